@@ -193,7 +193,7 @@ def test_patches_that_do_not_fit_are_refused():
 def test_frames_are_even_and_never_repeat(total, num_frames):
     indices = uniform_frame_indices(total, num_frames=num_frames)
     assert len(indices) == min(total, num_frames)
-    assert 0 <= indices[0]
+    assert indices[0] >= 0
     assert indices[-1] < total
     gaps = np.diff([-1 - indices[0], *indices, 2 * total - 1 - indices[-1]])  # mirrored at both ends
     assert gaps.max() - gaps.min() <= 2

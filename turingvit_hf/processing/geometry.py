@@ -1,8 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Sizes, patches and frame choice as plain arithmetic: how many pixels an image gets, and where each of them goes.
 
-All sizes are (height, width) in pixels. A grid is counted in patches. A side is always a whole number of units, where a
-unit is `patch_size * merge_size` pixels: a consumer that pools `merge_size`² tokens into one then never meets a rest.
+All sizes are (height, width) in pixels. A grid is counted in patches. A side is always a whole number of units, where
+a unit is `patch_size * merge_size` pixels: a consumer that pools `merge_size`² tokens into one then never meets a rest.
 Everything is exact integer arithmetic: no side depends on how a floating-point number happened to round.
 """
 
@@ -23,9 +23,8 @@ def native_size(
     """Return the (height, width) an image is resized to when it keeps its own resolution and aspect ratio.
 
     Each side is rounded to the nearest whole unit, at least one. Only an image of more than `max_patches` patches is
-    shrunk: both sides by the square root of the excess, rounded down, so that rows · columns <= `max_patches` holds for
-    every input. Both sides stay within one unit of a common multiple of the original sides; where the image is so long
-    that one side would be thinner than a unit, that side is one unit.
+    shrunk: both sides by the square root of the excess, rounded down, so that rows · columns <= `max_patches` holds
+    for every input. Both sides stay within one unit of a common multiple of the original sides.
 
     Raises:
         ValueError: if a side is below one pixel or `max_patches` has no room for one unit.
@@ -105,7 +104,7 @@ def draw_longer_sides(
 
 
 def patchify(image: ArrayOrTensor, patch_size: int) -> ArrayOrTensor:
-    """Return the patches of an image, (C, H, W) -> (rows · columns, C · p · p), row after row, each flattened channel first.
+    """Return the patches of an image, (C, H, W) -> (rows · columns, C · p · p), row-major and flattened channel first.
 
     Takes a NumPy array or a torch tensor and gives back the same kind and dtype.
 
@@ -119,11 +118,12 @@ def patchify(image: ArrayOrTensor, patch_size: int) -> ArrayOrTensor:
     channels, height, width = image.shape
     rows, columns = height // patch_size, width // patch_size
     blocks = image.reshape(channels, rows, patch_size, columns, patch_size)
-    return _swap_channels_and_grid(blocks).reshape(rows * columns, channels * patch_size**2)
+    # swapaxes is the one spelling that NumPy and torch share: (C, rows, p, columns, p) -> (rows, columns, C, p, p)
+    return blocks.swapaxes(0, 1).swapaxes(1, 3).swapaxes(2, 3).reshape(rows * columns, channels * patch_size**2)
 
 
 def unpatchify(patches: ArrayOrTensor, grid: tuple[int, int], patch_size: int) -> ArrayOrTensor:
-    """Return the image that `patchify` cut up, (rows · columns, C · p · p) -> (C, H, W), with `grid` = (rows, columns).
+    """Return the image that `patchify` cut up, (rows · columns, C · p · p) -> (C, H, W); `grid` is (rows, columns).
 
     Raises:
         ValueError: if the patches do not fill the grid or a patch is not a whole number of channels.
@@ -149,9 +149,8 @@ def uniform_frame_indices(
 ) -> list[int]:
     """Return the frames to keep, ascending and without repeats: the middle one of equal stretches of the video.
 
-    `num_frames` asks for that many, `fps` for that many a second of a video recorded at `source_fps`; neither keeps all.
-    A shorter video gives all it has, never a frame twice: a repeated frame costs time and changes no clip embedding
-    but its weighting.
+    `num_frames` asks for that many, `fps` for that many a second of a video recorded at `source_fps`; without either
+    all are kept. A shorter video gives all it has: a frame encoded twice costs time and adds nothing.
 
     Raises:
         ValueError: if there is no frame, both ways are given, a count or rate is not positive, or `fps` comes without
@@ -212,14 +211,9 @@ def _within_budget(rows: int, columns: int, aspect: tuple[int, int], budget: int
         return rows, columns
     height, width = aspect
     # floor(sqrt(budget · h/w)) · floor(sqrt(budget · w/h)) <= budget, exactly; a side that came out as 0 becomes 1, and
-    # then the other one alone has to respect the budget. The first bound matters when rounding up alone broke the budget:
-    # shrinking must not enlarge the other side.
+    # then the other one alone has to respect the budget. `rows` and `columns` bound it too, for the case that rounding
+    # up alone broke the budget: shrinking must not enlarge the other side.
     return (
         min(rows, budget, max(1, isqrt(budget * height // width))),
         min(columns, budget, max(1, isqrt(budget * width // height))),
     )
-
-
-def _swap_channels_and_grid(blocks: ArrayOrTensor) -> ArrayOrTensor:
-    """Return (C, rows, p, columns, p) as (rows, columns, C, p, p); swapaxes is the one spelling NumPy and torch share."""
-    return blocks.swapaxes(0, 1).swapaxes(1, 3).swapaxes(2, 3)
