@@ -2,7 +2,7 @@
 """Sizes, patches and frame choice as plain arithmetic: how many pixels an image gets, and where each of them goes.
 
 All sizes are (height, width) in pixels. A grid is counted in patches. A side is always a whole number of units, where
-a unit is `patch_size * merge_size` pixels: a consumer that pools `merge_size`² tokens into one then never meets a rest.
+a unit is `patch_size * merge_size` pixels: a consumer that pools `merge_size`² tokens into one never meets a rest.
 Everything is exact integer arithmetic: no side depends on how a floating-point number happened to round.
 """
 
@@ -210,7 +210,7 @@ def _within_budget(rows: int, columns: int, aspect: tuple[int, int], budget: int
     if rows * columns <= budget:
         return rows, columns
     height, width = aspect
-    # floor(sqrt(budget · h/w)) · floor(sqrt(budget · w/h)) <= budget, exactly; a side that came out as 0 becomes 1, and
+    # floor(sqrt(budget · h/w)) · floor(sqrt(budget · w/h)) <= budget, exactly; a side that came out as 0 becomes 1,
     # then the other one alone has to respect the budget. `rows` and `columns` bound it too, for the case that rounding
     # up alone broke the budget: shrinking must not enlarge the other side.
     return (
