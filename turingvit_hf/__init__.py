@@ -1,4 +1,26 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""A hybrid linear-attention vision tower for transformers."""
+"""A hybrid linear-attention vision tower for transformers; importing it makes the Auto classes know `turingvit`."""
+
+from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+
+from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.modeling_turingvit import (
+    TuringViTBackbone,
+    TuringViTForImageClassification,
+    TuringViTModel,
+)
+
 
 __version__ = "0.1.0.dev0"
+
+AutoConfig.register("turingvit", TuringViTConfig, exist_ok=True)
+AutoModel.register(TuringViTConfig, TuringViTModel, exist_ok=True)
+AutoModelForImageClassification.register(TuringViTConfig, TuringViTForImageClassification, exist_ok=True)
+AutoBackbone.register(TuringViTConfig, TuringViTBackbone, exist_ok=True)
+
+__all__ = [
+    "TuringViTBackbone",
+    "TuringViTConfig",
+    "TuringViTForImageClassification",
+    "TuringViTModel",
+]
