@@ -84,6 +84,48 @@ def fixed_size(height: int, width: int, *, patch_size: int = 16, merge_size: int
     return height, width
 
 
+def target_size(
+    height: int,
+    width: int,
+    *,
+    resolution: str = "native",
+    size: tuple[int, int] | None = None,
+    patch_size: int = 16,
+    merge_size: int = 1,
+    min_side: int = 256,
+    max_side: int = 512,
+    max_patches: int = 9216,
+    longer_side: int | None = None,
+) -> tuple[int, int]:
+    """Return the (height, width) an image is resized to under `resolution`, one of `RESOLUTIONS`.
+
+    `"native"` is `native_size`, `"bounded"` is `bounded_size`, `"fixed"` is `fixed_size` of `size`; arguments of the
+    other modes are ignored.
+
+    Raises:
+        ValueError: for an unknown `resolution`, a missing `size`, or what the mode's own function refuses.
+    """
+    if resolution == "native":
+        return native_size(height, width, patch_size=patch_size, merge_size=merge_size, max_patches=max_patches)
+    if resolution == "bounded":
+        return bounded_size(
+            height,
+            width,
+            patch_size=patch_size,
+            merge_size=merge_size,
+            min_side=min_side,
+            max_side=max_side,
+            max_patches=max_patches,
+            longer_side=longer_side,
+        )
+    if resolution == "fixed":
+        _check_image(height, width)
+        if size is None:
+            raise ValueError("resolution='fixed' needs size=(height, width)")
+        return fixed_size(*size, patch_size=patch_size, merge_size=merge_size)
+    raise ValueError(f"unknown {resolution=}; expected one of {RESOLUTIONS}")
+
+
 def draw_longer_sides(
     num_images: int,
     seed: int,

@@ -1,0 +1,304 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The image processor: pictures of any kind and size to packed patches, one dense batch, or a padded batch."""
+
+import os
+from typing import Any, Unpack
+
+import numpy as np
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs
+from transformers.utils import TensorType, logging
+
+from turingvit_hf.processing.geometry import RESOLUTIONS, draw_longer_sides, target_size
+from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pixels, to_pixels, write_normalized
+
+
+logger = logging.get_logger(__name__)
+
+
+class TuringViTImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    patch_size (`int`, *optional*, defaults to 16):
+        The side of a square patch in pixels.
+    merge_size (`int`, *optional*, defaults to 1):
+        Sides are rounded to multiples of `patch_size * merge_size`, for a consumer that pools `merge_size`² tokens.
+    resolution (`str`, *optional*, defaults to `"native"`):
+        `"native"` keeps size and aspect ratio and shrinks only above `max_patches`; `"bounded"` keeps the aspect ratio
+        and brings the longer side into [`min_side`, `max_side`]; `"fixed"` resizes to `size`.
+    min_side (`int`, *optional*, defaults to 256):
+        The least longer side in pixels under `"bounded"`.
+    max_side (`int`, *optional*, defaults to 512):
+        The greatest longer side in pixels under `"bounded"`.
+    max_patches (`int`, *optional*, defaults to 9216):
+        The most patches an image may have under `"native"` and `"bounded"`; 9216 is 1536 x 1536 pixels.
+    seed (`int`, *optional*):
+        For training under `"bounded"`: draws a longer side for each image. The other modes draw nothing.
+    do_pack (`bool`, *optional*):
+        None packs when the sizes differ and gives one dense batch when they agree; True always packs; False never
+        does, and pads where sizes differ.
+    return_image_sizes (`bool`, *optional*, defaults to `False`):
+        Whether to give the padded form with `image_sizes` even where sizes agree, for LLaVA-style callers.
+    check_finite (`bool`, *optional*, defaults to `False`):
+        Whether to look for NaN and infinite pixels in float images, and refuse them.
+    """
+
+    patch_size: int
+    merge_size: int
+    resolution: str
+    min_side: int
+    max_side: int
+    max_patches: int
+    seed: int | None
+    do_pack: bool | None
+    return_image_sizes: bool
+    check_finite: bool
+
+
+class TuringViTImageProcessor(PilBackend):
+    """Prepares images for TuringViT: (C, H, W) pixels resized by `resolution`, normalized, and packed where needed.
+
+    | flags | `pixel_values` (float32) | also |
+    |---|---|---|
+    | default, all sizes agree (or one image) | (B, C, H, W) | |
+    | default and sizes differ, or `do_pack=True` | (T, C·p·p) | `image_grid_thw` (N, 3) int64 |
+    | `do_pack=False` | (B, C, Hmax, Wmax), zeros right and below | `image_sizes` (B, 2) int64 where sizes differ |
+    | `return_image_sizes=True` | (B, C, Hmax, Wmax) | `image_sizes` (B, 2) int64, true (height, width) in pixels |
+
+    A patch is flattened channel first, patches are row-major, a grid row is (1, rows, columns). In packed form
+    `image_grid_thw` is the first key, since Trainer takes the batch size from the first tensor it finds: there it is
+    the number of images. `return_tensors` is `"pt"`, `"np"` or None, the latter two giving NumPy arrays.
+
+    Float images are not quantized by resizing. As in all of transformers, `do_rescale` (the default) expects pixels
+    in 0…255, and float images in 0…1 want `do_rescale=False`. PixtralProcessor passes the patches it merges as one
+    `patch_size`: leave `merge_size` at 1 for it and count `max_patches` in those.
+    """
+
+    valid_kwargs = TuringViTImageProcessorKwargs
+    do_resize = True
+    size = None
+    resample = PILImageResampling.BICUBIC
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    do_convert_rgb = True
+    patch_size = 16
+    merge_size = 1
+    resolution = "native"
+    min_side = 256
+    max_side = 512
+    max_patches = 9216
+    seed = None
+    do_pack = None
+    return_image_sizes = False
+    check_finite = False
+
+    def __init__(self, **kwargs: Unpack[TuringViTImageProcessorKwargs]):
+        super().__init__(**kwargs)
+        self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self._valid_kwargs_names})
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The keys that the flags promise. Where neither flag is set, a second key comes only with unlike sizes."""
+        if self.do_pack:
+            return ["pixel_values", "image_grid_thw"]
+        return ["pixel_values", "image_sizes"] if self.return_image_sizes else ["pixel_values"]
+
+    def preprocess(self, images: ImageInput, **kwargs: Unpack[TuringViTImageProcessorKwargs]) -> BatchFeature:
+        """Return the images as model inputs, in the form that the class's table names.
+
+        Args:
+            images: one image, a batch array, or any nesting of lists: PIL images of any mode, NumPy arrays or torch
+                tensors (H, W), (H, W, C) or (C, H, W), paths, URLs, base64. Nested lists come out flat, in order.
+            **kwargs: any of `TuringViTImageProcessorKwargs`, for this call only.
+
+        Raises:
+            ValueError: for no images, for options that contradict each other, and for an image that is empty, has a
+                wrong number of channels or cannot be read, naming its index.
+        """
+        return super().preprocess(images, **_without_foreign_size(kwargs))
+
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
+        """Return how many patches an image of `height` x `width` pixels becomes, without touching a pixel.
+
+        `images_kwargs` overrides the processor's options as in a call. A drawn longer side (`seed`) is not applied: it
+        depends on the image's place in its batch.
+        """
+        options = {name: getattr(self, name) for name in self._valid_kwargs_names}
+        options = self._standardize_kwargs(**(options | _without_foreign_size(images_kwargs or {})))
+        self._validate_preprocess_kwargs(**options)
+        if options["do_resize"]:
+            height, width = _target_size((height, width), options)
+        return (height // options["patch_size"]) * (width // options["patch_size"])
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Return the same nesting with paths, URLs and base64 strings opened in their own mode, not yet in RGB."""
+        if isinstance(image_url_or_urls, list | tuple):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        if isinstance(image_url_or_urls, str | os.PathLike):
+            return open_image(image_url_or_urls)
+        return image_url_or_urls
+
+    def process_image(
+        self,
+        image: Any,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Return one image as a (C, H, W) array, uint8 or float32."""
+        return to_pixels(image, do_convert_rgb=bool(do_convert_rgb), input_data_format=input_data_format)
+
+    def _prepare_image_like_inputs(self, images: ImageInput, **kwargs: Any) -> list[np.ndarray]:
+        prepared = []
+        for index, image in enumerate(flatten_images(images)):
+            try:
+                prepared.append(self.process_image(image, **kwargs))
+            except ValueError as error:
+                raise ValueError(f"image {index}: {error}") from error
+        return prepared
+
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        # transformers asks for a size wherever do_resize is set; here the size comes from the image
+        super()._validate_preprocess_kwargs(**(kwargs | {"do_resize": None}))
+        if kwargs["resolution"] not in RESOLUTIONS:
+            raise ValueError(f"unknown resolution {kwargs['resolution']!r}; expected one of {RESOLUTIONS}")
+        size = kwargs["size"]
+        if size is not None and (kwargs["resolution"] != "fixed" or not (size.height and size.width)):
+            raise ValueError(
+                f"size={dict(size)} with resolution={kwargs['resolution']!r}: size is a height and a width for "
+                "resolution='fixed'; min_side and max_side bound the longer side under 'bounded', and max_patches the "
+                "area under 'native'"
+            )
+        if kwargs["do_pack"] and kwargs["return_image_sizes"]:
+            raise ValueError("do_pack=True gives image_grid_thw, return_image_sizes=True the padded form: choose one")
+        if kwargs["do_center_crop"] or kwargs["do_pad"]:
+            raise ValueError("do_center_crop and do_pad are not supported; do_pack=False pads images of unlike sizes")
+        if ChannelDimension(kwargs["data_format"] or "channels_first") != ChannelDimension.FIRST:
+            raise ValueError(f"pixels come out channels_first, got data_format={kwargs['data_format']!r}")
+        if kwargs["do_normalize"] and not np.all(kwargs["image_std"]):
+            raise ValueError(f"image_std must not hold a zero, got {kwargs['image_std']}")
+        _target_size((1, 1), kwargs)  # refuses patch sizes, sides and budgets that fit no image at all
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        do_resize: bool | None,
+        resample: PILImageResampling | int | None,
+        patch_size: int,
+        do_pack: bool | None,
+        return_image_sizes: bool,
+        check_finite: bool,
+        return_tensors: str | TensorType | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        options = kwargs | {"patch_size": patch_size}
+        if check_finite:
+            _check_finite(images)
+        if do_resize:
+            resample = self.resample if resample is None else resample
+            images = [
+                resize_pixels(image, size, resample)
+                for image, size in zip(images, _target_sizes(images, options), strict=True)
+            ]
+        _check_whole_units(images, patch_size * options["merge_size"])
+        scale, shift = _scale_and_shift(images, options)
+
+        same_size = len({image.shape for image in images}) == 1
+        if do_pack or (do_pack is None and not return_image_sizes and not same_size):
+            data = _pack(images, scale, shift, patch_size=patch_size)
+        else:
+            data = _stack(images, scale, shift, with_sizes=return_image_sizes or not same_size)
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _without_foreign_size(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the call's options, a stored size being dropped when the call leaves the mode it was stored for."""
+    return kwargs if kwargs.get("resolution", "fixed") == "fixed" else {"size": None} | kwargs
+
+
+def _target_size(
+    image_size: tuple[int, int], options: dict[str, Any], longer_side: int | None = None
+) -> tuple[int, int]:
+    size: SizeDict | None = options["size"]
+    return target_size(
+        *image_size,
+        resolution=options["resolution"],
+        size=None if size is None else (size.height, size.width),
+        patch_size=options["patch_size"],
+        merge_size=options["merge_size"],
+        min_side=options["min_side"],
+        max_side=options["max_side"],
+        max_patches=options["max_patches"],
+        longer_side=longer_side,
+    )
+
+
+def _target_sizes(images: list[np.ndarray], options: dict[str, Any]) -> list[tuple[int, int]]:
+    longer_sides: list[int | None] = [None] * len(images)
+    if options["resolution"] == "bounded" and options["seed"] is not None:
+        bounds = {name: options[name] for name in ("patch_size", "merge_size", "min_side", "max_side")}
+        longer_sides = [*draw_longer_sides(len(images), options["seed"], **bounds)]
+    return [
+        _target_size(image.shape[1:], options, longer_side)
+        for image, longer_side in zip(images, longer_sides, strict=True)
+    ]
+
+
+def _check_finite(images: list[np.ndarray]) -> None:
+    for index, image in enumerate(images):
+        if image.dtype != np.uint8 and not np.isfinite(image).all():
+            raise ValueError(f"image {index} has {np.count_nonzero(~np.isfinite(image))} non-finite pixel values")
+
+
+def _check_whole_units(images: list[np.ndarray], unit: int) -> None:
+    for index, image in enumerate(images):
+        channels, height, width = image.shape
+        if height % unit or width % unit:
+            raise ValueError(
+                f"image {index} has {height} x {width} pixels, which are no multiples of {unit} (patch_size times "
+                "merge_size); do_resize=True rounds them"
+            )
+        if channels != images[0].shape[0]:
+            raise ValueError(f"image {index} has {channels} channels, image 0 has {images[0].shape[0]}")
+
+
+def _scale_and_shift(images: list[np.ndarray], options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float32 (C,) scale and shift with x·scale + shift = (x·rescale_factor - mean) / std."""
+    channels = images[0].shape[0]
+    factor = options["rescale_factor"] if options["do_rescale"] else 1.0
+    mean = np.atleast_1d(options["image_mean"] if options["do_normalize"] else 0.0).astype(np.float64)
+    std = np.atleast_1d(options["image_std"] if options["do_normalize"] else 1.0).astype(np.float64)
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if len(values) not in (1, channels):
+            raise ValueError(f"{name} has {len(values)} values for images of {channels} channels")
+    if options["do_rescale"] and any(image.dtype != np.uint8 and 0 < image.max() <= 1 for image in images):
+        logger.warning_once(
+            "An image of floats in 0...1 is rescaled as if its pixels were in 0...255. Pass do_rescale=False for it."
+        )
+    scale, shift = np.broadcast_to(factor / std, channels), np.broadcast_to(-mean / std, channels)
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def _pack(images: list[np.ndarray], scale: np.ndarray, shift: np.ndarray, *, patch_size: int) -> dict[str, np.ndarray]:
+    """Return the grids and all patches one after the other, written once into one buffer."""
+    grid = np.array([(1, image.shape[1] // patch_size, image.shape[2] // patch_size) for image in images])
+    ends = np.cumsum(grid.prod(axis=1))
+    patches = np.empty((ends[-1], images[0].shape[0] * patch_size**2), dtype=np.float32)
+    for image, end, (_, rows, columns) in zip(images, ends, grid, strict=True):
+        write_normalized(image, scale, shift, out=patches[end - rows * columns : end], patch_size=patch_size)
+    return {"image_grid_thw": grid.astype(np.int64), "pixel_values": patches}
+
+
+def _stack(
+    images: list[np.ndarray], scale: np.ndarray, shift: np.ndarray, *, with_sizes: bool
+) -> dict[str, np.ndarray]:
+    """Return one (B, C, Hmax, Wmax) batch, zero where an image does not reach, and its true sizes if asked for."""
+    sizes = np.array([image.shape[1:] for image in images], dtype=np.int64)
+    batch = np.zeros((len(images), images[0].shape[0], *sizes.max(axis=0)), dtype=np.float32)
+    for image, out, (height, width) in zip(images, batch, sizes, strict=True):
+        write_normalized(image, scale, shift, out=out[:, :height, :width])
+    return {"pixel_values": batch, "image_sizes": sizes} if with_sizes else {"pixel_values": batch}
