@@ -83,6 +83,7 @@ def to_pixels(
             are no pixels.
     """
     if isinstance(image, Image.Image):
+        _check_not_empty(image.height, image.width)
         image = _upright(image)
         if do_convert_rgb:
             return np.moveaxis(_pil_to_rgb(image), -1, 0)
@@ -95,10 +96,7 @@ def to_pixels(
     else:
         array = image
     pixels = _channels_first(_to_uint8_or_float32(array), input_data_format)
-    if pixels.size == 0:
-        raise ValueError(
-            f"an image of {pixels.shape[1]} x {pixels.shape[2]} pixels (height x width) has nothing in it"
-        )
+    _check_not_empty(*pixels.shape[1:])
     return _array_to_rgb(pixels) if do_convert_rgb else pixels
 
 
@@ -155,6 +153,11 @@ def _leaves(images: Any) -> Iterator[Any]:
             yield from _leaves(image)
     else:
         raise ValueError(f"expected images as PIL, NumPy, torch, paths or URLs, or lists of them, got {type(images)}")
+
+
+def _check_not_empty(height: int, width: int) -> None:
+    if height == 0 or width == 0:
+        raise ValueError(f"an image of {height} x {width} pixels (height x width) has nothing in it")
 
 
 def _upright(image: Image.Image) -> Image.Image:
