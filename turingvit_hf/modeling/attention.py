@@ -6,6 +6,7 @@ is its own segment; (T, D) and (1, T, D), a pack, where `cu_seqlens` says where 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -16,6 +17,10 @@ from turingvit_hf.kernels.linear_attention import turing_linear_attention
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.layers import TuringViTRMSNorm
 from turingvit_hf.modeling.rope import rotate
+
+
+# Rows of attention weights that the packed backward pass holds at a time.
+QUERY_BLOCK = 512
 
 
 class TuringViTLinearAttention(nn.Module):
@@ -155,12 +160,29 @@ def _(q, k, v, cu_seqlens, scaling):
 def _packed_softmax_attention_backward(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v, by running the forward pass again."""
-    with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-        out = _attend_by_segment(*inputs, cu_seqlens, scaling)
-        grads = torch.autograd.grad(out, inputs, grad)
-    return tuple(x.contiguous() for x in grads)
+    """Gradients of q, k and v (1, H, T, K); the weights are computed again, a block of queries at a time.
+
+    With P the weights and O the output: dV = P^T dO, dS = P · (dO V^T - rowsum(dO · O)), dQ = c·dS K, dK = c·dS^T Q.
+    """
+    grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    bounds = cu_seqlens.tolist()
+    for start, stop in pairwise(bounds):
+        keys, values = k[0, :, start:stop], v[0, :, start:stop]
+        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+        for first in range(start, stop, QUERY_BLOCK):
+            block = slice(first, min(first + QUERY_BLOCK, stop))
+            queries, grad_out = q[0, :, block], grad[0, block].transpose(0, 1)
+            scores = torch.matmul(queries, keys.transpose(1, 2)) * scaling
+            weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
+            grad_weights = torch.matmul(grad_out, values.transpose(1, 2)).to(weights.dtype)
+            # rowsum(dO · O) = rowsum(dP · P), which needs no output
+            grad_scores = weights * (grad_weights - (grad_weights * weights).sum(-1, keepdim=True)) * scaling
+            weights, grad_scores = weights.to(q.dtype), grad_scores.to(q.dtype)
+            grads[0][0, :, block] = torch.matmul(grad_scores, keys)
+            grad_keys += torch.matmul(grad_scores.transpose(1, 2), queries)
+            grad_values += torch.matmul(weights.transpose(1, 2), grad_out)
+        grads[1][0, :, start:stop], grads[2][0, :, start:stop] = grad_keys, grad_values
+    return grads
 
 
 @_packed_softmax_attention_backward.register_fake

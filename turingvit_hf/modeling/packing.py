@@ -129,7 +129,9 @@ def check_packed(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, patch
     Values of the grid are looked at where that is free: on the CPU, outside of a compiler.
     """
     if image_grid_thw.dim() != 2 or image_grid_thw.shape[1] != 3:
-        raise ValueError(f"image_grid_thw must be (N, 3) rows of frames, height, width, got {tuple(image_grid_thw.shape)}")
+        raise ValueError(
+            f"image_grid_thw must be (N, 3) rows of frames, height, width, got {tuple(image_grid_thw.shape)}"
+        )
     if image_grid_thw.shape[0] == 0:
         raise ValueError("image_grid_thw is empty: a pack holds at least one image")
     if pixel_values.shape[1] != patch_dim:

@@ -66,7 +66,9 @@ class TuringViTPoolingHead(nn.Module):
         total_FH = weights_TH.new_zeros(num_frames, self.num_heads).index_add(0, frame, weights_TH)
         weights_TH = weights_TH / total_FH[frame]
         weighted_THK = weights_TH[..., None] * v_THK
-        pooled_FHK = weighted_THK.new_zeros(num_frames, self.num_heads, self.head_dim).index_add(0, frame, weighted_THK)
+        pooled_FHK = weighted_THK.new_zeros(num_frames, self.num_heads, self.head_dim).index_add(
+            0, frame, weighted_THK
+        )
         return pooled_FHK.flatten(1).to(x_TD.dtype)
 
 
