@@ -1,0 +1,128 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Settings of every test run, and transformers' own common tests, fetched for the installed version.
+
+The modules named `test_common_*.py` inherit from the mixins that transformers tests its own models with. Those are not
+in the installed package, only in its source distribution, so this file fetches that once into `.cache/` and unpacks
+its test modules as the package `transformers_common_tests`. It happens when this file is imported, since the test
+classes inherit from the mixins at collection. `common_stubs/` holds what those modules import and the distribution
+lacks.
+"""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+
+# No test talks to a hub; set before any test module imports huggingface_hub, which reads it on import.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+collect_ignore = ["common_stubs"]
+
+VERSION = importlib.metadata.version("transformers")
+CACHE = Path(__file__).parents[1] / ".cache"
+UNPACKED = CACHE / f"transformers-{VERSION}"
+STUBS = Path(__file__).parent / "common_stubs"
+# Workers of pytest-xdist inherit the environment: what the first process could not fetch, they do not try again.
+REASON_VARIABLE = "TURINGVIT_NO_COMMON_TESTS"
+
+
+def fetch_common_tests() -> str | None:
+    """Unpack transformers' common tests into the cache unless they are there; the reason if they cannot be had."""
+    if UNPACKED.is_dir():
+        return None
+    if REASON_VARIABLE in os.environ:
+        return os.environ[REASON_VARIABLE]
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        # pip prepares the metadata of a source distribution with setuptools, which the extra `tests` installs
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            f"transformers=={VERSION}",
+            "--no-deps",
+            "--no-binary=:all:",
+        ]
+        command += ["--no-build-isolation", "--retries=1", "--timeout=20", "--dest", scratch]
+        result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if result.returncode:
+            last_line = (result.stderr.strip() or "no message").splitlines()[-1]
+            return f"pip cannot download the source distribution of transformers {VERSION}: {last_line}"
+        (archive,) = Path(scratch).glob("transformers-*.tar.gz")
+        package = Path(scratch) / "unpacked" / "transformers_common_tests"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                path = PurePosixPath(member.name)
+                if path.match("transformers-*/tests/test_*.py") and (file := tar.extractfile(member)):
+                    (package / path.name).write_bytes(file.read())
+        try:
+            package.parent.rename(UNPACKED)
+        except OSError:
+            # another process was faster; a rename is atomic, so what it left is whole
+            if not UNPACKED.is_dir():
+                raise
+    return None
+
+
+def make_common_tests_importable() -> None:
+    """Put the unpacked package on the path, with our stubs as if they lay inside it."""
+    sys.path.append(str(UNPACKED))
+    sys.path.append(str(STUBS / "utils"))
+    import transformers_common_tests
+
+    transformers_common_tests.__path__.append(str(STUBS))
+
+
+NO_COMMON_TESTS = fetch_common_tests()
+if NO_COMMON_TESTS is None:
+    make_common_tests_importable()
+elif os.environ.get("CI") == "true":
+    raise RuntimeError(NO_COMMON_TESTS)
+else:
+    os.environ[REASON_VARIABLE] = NO_COMMON_TESTS
+
+
+class SkippedTest(pytest.Item):
+    """Stands for all tests of a module that could not be imported."""
+
+    def runtest(self) -> None:
+        """Skip, with the reason."""
+        pytest.skip(f"transformers' common tests: {NO_COMMON_TESTS}")
+
+
+class SkippedModule(pytest.File):
+    """A test module that is skipped unread, because what it imports could not be fetched."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One test, which is skipped."""
+        yield SkippedTest.from_parent(self, name="all")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """The module to collect tests from; None leaves the choice to pytest."""
+    if NO_COMMON_TESTS and module_path.name.startswith("test_common_"):
+        return SkippedModule.from_parent(parent, path=module_path)
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks that the unpacked modules carry."""
+    flash_attention = ("flash_attn_test", "flash_attn_3_test", "flash_attn_4_test")
+    for mark in ("accelerate_tests", "torch_compile_test", *flash_attention):
+        config.addinivalue_line("markers", f"{mark}: a mark of transformers' common tests")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end of a run that the common tests were missing: a count of skipped tests would hide it."""
+    if NO_COMMON_TESTS:
+        terminalreporter.write_line(f"transformers' common tests did not run: {NO_COMMON_TESTS}", yellow=True)
