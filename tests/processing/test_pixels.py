@@ -2,6 +2,7 @@
 """Whatever a person calls an image shows what that person sees: every mode, file type, depth, layout and nesting."""
 
 import base64
+import contextlib
 import http.server
 import threading
 from functools import partial
@@ -332,6 +333,8 @@ def test_sources_that_hold_no_image(tmp_path):
     for path in (text, cut, tmp_path / "missing.png"):
         with pytest.raises(ValueError, match=f"cannot read the image .*{path.name}"):
             open_image(path)
+    with Image.open(cut) as lazy, pytest.raises(ValueError, match="cannot read the PNG image"):
+        to_pixels(lazy)
     for source in ("no/such/file.png", "data:image/png;base64,%%%"):
         with pytest.raises(ValueError, match="is no image file"):
             open_image(source)
@@ -361,3 +364,25 @@ def test_resizing_floats_agrees_with_bytes():
     as_bytes = resize_pixels(pixels, (32, 48), Image.Resampling.BICUBIC)
     as_floats = resize_pixels(pixels.astype(np.float32), (32, 48), Image.Resampling.BICUBIC)
     assert np.abs(as_bytes - as_floats).max() <= 1.01
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")  # Pillow's remarks on the damage
+@pytest.mark.parametrize("file_type", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA"])
+def test_damaged_files_open_or_are_refused(file_type, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # damage may claim any size: do not allocate it
+    path, rng = tmp_path / "damaged", np.random.default_rng(0)
+    Image.fromarray(gradient()).save(path, format=file_type)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(60):
+        damaged = whole.copy()
+        damaged[rng.integers(0, min(len(whole), 120), 6)] = rng.integers(0, 256, 6)
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(ValueError):  # the one way to refuse
+            assert to_pixels(open_image(path)).ndim == 3
+
+
+def test_a_picture_too_large_to_be_meant_is_refused(tmp_path, monkeypatch):
+    Image.new("1", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="decompression bomb"):
+        open_image(tmp_path / "bomb.png")

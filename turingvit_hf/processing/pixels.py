@@ -9,6 +9,7 @@ import base64
 import binascii
 import io
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,16 @@ from turingvit_hf.processing.geometry import patchify
 EXIF_ORIENTATION = 0x0112
 # modes whose values can be used as they are when no conversion to RGB is asked for
 PLAIN_MODES = ("L", "RGB", "RGBA", "I", "F")
+# what Pillow's readers raise for damaged files, found by damaging files of each type
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -61,7 +72,7 @@ def open_image(source: str | os.PathLike) -> Image.Image:
     try:
         with Image.open(file) as image:
             image.load()
-    except OSError as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"cannot read the image {str(source)[:200]!r}: {error}") from error
     return image
 
@@ -79,11 +90,15 @@ def to_pixels(
     that has 3 (or else 4, or else 1) entries; where both ends fit equally, channels are taken to come first.
 
     Raises:
-        ValueError: for an empty image, a wrong number of channels, a mode that needs `do_convert_rgb`, or values that
-            are no pixels.
+        ValueError: for an empty or damaged image, a wrong number of channels, a mode that needs `do_convert_rgb`, or
+            values that are no pixels.
     """
     if isinstance(image, Image.Image):
         _check_not_empty(image.height, image.width)
+        try:
+            image.load()
+        except DECODING_ERRORS as error:
+            raise ValueError(f"cannot read the {image.format} image: {error}") from error
         image = _upright(image)
         if do_convert_rgb:
             return np.moveaxis(_pil_to_rgb(image), -1, 0)
