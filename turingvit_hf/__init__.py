@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """A hybrid linear-attention vision tower for transformers; importing it makes the Auto classes know `turingvit`."""
 
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import (
@@ -9,6 +9,7 @@ from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTForImageClassification,
     TuringViTModel,
 )
+from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 
 
 __version__ = "0.1.0.dev0"
@@ -17,10 +18,17 @@ AutoConfig.register("turingvit", TuringViTConfig, exist_ok=True)
 AutoModel.register(TuringViTConfig, TuringViTModel, exist_ok=True)
 AutoModelForImageClassification.register(TuringViTConfig, TuringViTForImageClassification, exist_ok=True)
 AutoBackbone.register(TuringViTConfig, TuringViTBackbone, exist_ok=True)
+# One class under both names: it needs no torchvision and works the same where torchvision is installed.
+AutoImageProcessor.register(
+    TuringViTConfig,
+    image_processor_classes={"pil": TuringViTImageProcessor, "torchvision": TuringViTImageProcessor},
+    exist_ok=True,
+)
 
 __all__ = [
     "TuringViTBackbone",
     "TuringViTConfig",
     "TuringViTForImageClassification",
+    "TuringViTImageProcessor",
     "TuringViTModel",
 ]

@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The architecture of a TuringViT tower, and nothing else: backend, precision and checkpointing are run-time choices."""
+"""The architecture of a TuringViT tower; backend, precision and checkpointing are run-time choices, not in here."""
 
 from typing import ClassVar
 
@@ -100,7 +100,7 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         if self.head_dim % 4:
             raise ValueError(
-                f"the head size hidden_size / num_attention_heads = {self.head_dim} must be divisible by 4 for 2-D RoPE"
+                f"the head size hidden_size / num_attention_heads = {self.head_dim} is not divisible by 4 (2-D RoPE)"
             )
 
     def validate_attention_layers(self):

@@ -122,7 +122,7 @@ class TuringViTModel(TuringViTPreTrainedModel):
         | `pixel_values` | beside it | `last_hidden_state` | `pooler_output` |
         |---|---|---|---|
         | (T, C·p·p), packed | `image_grid_thw` (N, 3) | (T, D) | (N, D) |
-        | (B, C, H, W) | – | (B, H/p · W/p, D) | (B, D) |
+        | (B, C, H, W) | nothing | (B, H/p · W/p, D) | (B, D) |
         | (B, C, Hmax, Wmax), padded | `image_sizes` (B, 2) | (1, T, D) | (B, D) |
 
         Args:
@@ -154,8 +154,8 @@ class TuringViTModel(TuringViTPreTrainedModel):
             return pixel_values, image_grid_thw, cu_seqlens_from_grid(image_grid_thw)
         if pixel_values.dim() != 4 or image_grid_thw is not None:
             raise ValueError(
-                "pixel_values must be packed (T, C*p*p) with image_grid_thw, or (B, C, H, W) with or without image_sizes; "
-                f"got {tuple(pixel_values.shape)} {'with' if image_grid_thw is not None else 'without'} image_grid_thw"
+                "pixel_values must be packed (T, C*p*p) with image_grid_thw, or images (B, C, H, W) with or without "
+                f"image_sizes; got {tuple(pixel_values.shape)}, image_grid_thw={image_grid_thw}, image_sizes={image_sizes}"
             )
         if pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(

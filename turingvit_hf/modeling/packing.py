@@ -93,7 +93,7 @@ def pack_padded(pixel_values: torch.Tensor, image_sizes, patch_size: int) -> tup
         Patches (T, C·p·p) and image_grid_thw (B, 3) int64.
 
     Raises:
-        ValueError: The sizes are not one pair for each image, no multiples of the patch size, or beyond the padded frame.
+        ValueError: The sizes are not one pair an image, no multiples of the patch size, or larger than the frame.
     """
     sizes = [tuple(int(side) for side in size) for size in image_sizes]
     if len(sizes) != len(pixel_values):
@@ -101,7 +101,7 @@ def pack_padded(pixel_values: torch.Tensor, image_sizes, patch_size: int) -> tup
     for index, (height, width) in enumerate(sizes):
         if height > pixel_values.shape[-2] or width > pixel_values.shape[-1]:
             raise ValueError(
-                f"image_sizes[{index}]={height, width} is larger than the padded frame {tuple(pixel_values.shape[-2:])}"
+                f"image_sizes[{index}]={height, width} is larger than its frame {tuple(pixel_values.shape[-2:])}"
             )
     patches = [
         patchify(image[None, :, :height, :width], patch_size)[0]
@@ -130,7 +130,7 @@ def check_packed(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, patch
     """
     if image_grid_thw.dim() != 2 or image_grid_thw.shape[1] != 3:
         raise ValueError(
-            f"image_grid_thw must be (N, 3) rows of frames, height, width, got {tuple(image_grid_thw.shape)}"
+            f"image_grid_thw must be (N, 3), rows of (frames, height, width), got {tuple(image_grid_thw.shape)}"
         )
     if image_grid_thw.shape[0] == 0:
         raise ValueError("image_grid_thw is empty: a pack holds at least one image")

@@ -85,7 +85,12 @@ def mean_over_frames(frames_FD: torch.Tensor, image_grid_thw: torch.Tensor) -> t
 
 
 def mean_over_tokens(hidden_states, image_grid_thw: torch.Tensor | None) -> torch.Tensor:
-    """The mean of each image's tokens, (B, N, D) or (T, D) or (1, T, D) with a grid -> (N, D); for towers without a head."""
+    """The mean of each image's tokens, for towers without a head: (N, D).
+
+    Args:
+        hidden_states: (B, N, D) of a batch, or (T, D) or (1, T, D) of a pack.
+        image_grid_thw: (N, 3) for a pack, None for a batch.
+    """
     if image_grid_thw is None:
         return hidden_states.mean(1)
     x_TD = hidden_states.flatten(0, -2)

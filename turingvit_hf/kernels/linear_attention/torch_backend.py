@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from turingvit_hf.kernels.linear_attention.reference import segment_bounds
 
 
-# Tokens a tile: on a CPU its temporaries (20 heads of 64 in float32: 2.6 MB each) stay in cache, elsewhere launches cost.
+# Tokens a tile: on a CPU its temporaries (2.6 MB each at 20 heads of 64) stay in cache; elsewhere launches cost more.
 TILE_TOKENS = {"cpu": 512}
 OTHER_TILE_TOKENS = 16384
 
