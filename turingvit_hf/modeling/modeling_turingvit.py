@@ -153,9 +153,11 @@ class TuringViTModel(TuringViTPreTrainedModel):
             check_packed(pixel_values, image_grid_thw, self.config.patch_dim)
             return pixel_values, image_grid_thw, cu_seqlens_from_grid(image_grid_thw)
         if pixel_values.dim() != 4 or image_grid_thw is not None:
+            beside = {"image_grid_thw": image_grid_thw, "image_sizes": image_sizes}
             raise ValueError(
                 "pixel_values must be packed (T, C*p*p) with image_grid_thw, or images (B, C, H, W) with or without "
-                f"image_sizes; got {tuple(pixel_values.shape)}, image_grid_thw={image_grid_thw}, image_sizes={image_sizes}"
+                f"image_sizes; got {tuple(pixel_values.shape)} beside "
+                f"{[name for name, value in beside.items() if value is not None] or 'nothing'}"
             )
         if pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
