@@ -182,7 +182,8 @@ def test_kinds_of_input_agree():
         np.testing.assert_array_equal(processor(image).pixel_values, expected)
     muted = array // 4 + 96  # far from 0 and 255, where bytes would be clipped between Pillow's two passes
     floats = processor((muted / 255).astype(np.float32), do_rescale=False).pixel_values
-    assert np.abs(floats - processor(muted).pixel_values).max() <= 2.1 / 255  # two roundings to a byte
+    # each pass of the resampling rounds to a byte, and the second passes on at most 1.4 of the error of the first
+    assert np.abs(floats - processor(muted).pixel_values).max() <= 2 * (0.5 * 1.4 + 0.5) / 255
 
 
 def test_vlm_nesting_comes_out_in_order():
