@@ -18,7 +18,7 @@ class TuringViTImageProcessingTester(ImageProcessingTester):
 
     def _get_image_processing_classes(self) -> dict[str, type]:
         # the common tests look for classes in transformers, by the name of the folder this file lies in
-        return {"pil": TuringViTImageProcessor}
+        return {"pil": TuringViTImageProcessor, "torchvision": TuringViTImageProcessor}
 
 
 class FixedSizeTester(TuringViTImageProcessingTester):
@@ -51,10 +51,6 @@ def image_size(image) -> tuple[int, int]:
 class FixedSizeTest(ImageProcessingTestMixin, unittest.TestCase):
     image_processor_tester_class = FixedSizeTester
     test_cast_dtype = True
-
-    @unittest.skip("the processor works on NumPy arrays, so torchvision is not needed; it is no part of transformers")
-    def test_new_models_require_torchvision_backend(self):
-        pass
 
 
 class PaddedNativeTest(FixedSizeTest):
