@@ -254,7 +254,6 @@ def test_dtypes_of_tensors(dtype):
         (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "nan"),
         (Image.fromarray(np.full((4, 4), -5, np.int32)), "-5"),
     ],
-    ids=str,
 )
 def test_what_is_no_image_is_refused_by_its_value(image, message):
     with pytest.raises(ValueError, match=message):
