@@ -78,10 +78,11 @@ def mean_over_frames(frames_FD: torch.Tensor, image_grid_thw: torch.Tensor) -> t
     Frames are pooled before they are averaged: a blank frame weighs as one frame, not as its patches.
     """
     num_frames = image_grid_thw[:, 0]
-    clips = torch.arange(image_grid_thw.shape[0], device=frames_FD.device)
+    num_clips = image_grid_thw.shape[0]  # not len(), which an exporter would freeze to the number it sees
+    clips = torch.arange(num_clips, device=frames_FD.device)
     clip = clips.repeat_interleave(num_frames, output_size=frames_FD.shape[0])
     shares = frames_FD / num_frames[clip, None].to(frames_FD.dtype)
-    return frames_FD.new_zeros(len(clips), frames_FD.shape[1]).index_add(0, clip, shares)
+    return frames_FD.new_zeros(num_clips, frames_FD.shape[1]).index_add(0, clip, shares)
 
 
 def mean_over_tokens(hidden_states, image_grid_thw: torch.Tensor | None) -> torch.Tensor:
