@@ -7,12 +7,13 @@ from typing import Any, Unpack
 import numpy as np
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling, SizeDict
+from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import TensorType, logging
 
-from turingvit_hf.processing.geometry import RESOLUTIONS, draw_longer_sides, target_size
-from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pixels, to_pixels, write_normalized
+from turingvit_hf.processing.batching import check_images, pack, resized_size, resized_sizes, stack
+from turingvit_hf.processing.geometry import RESOLUTIONS
+from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pixels, to_pixels
 
 
 logger = logging.get_logger(__name__)
@@ -119,7 +120,7 @@ class TuringViTImageProcessor(PilBackend):
             ValueError: for no images, for options that contradict each other, and for an image that is empty, has a
                 wrong number of channels or cannot be read, naming its index.
         """
-        return super().preprocess(images, **_without_foreign_size(kwargs))
+        return super().preprocess(images, **self._without_foreign_size(kwargs))
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
         """Return how many patches an image of `height` x `width` pixels becomes, without touching a pixel.
@@ -128,10 +129,10 @@ class TuringViTImageProcessor(PilBackend):
         depends on the image's place in its batch.
         """
         options = {name: getattr(self, name) for name in self._valid_kwargs_names}
-        options = self._standardize_kwargs(**(options | _without_foreign_size(images_kwargs or {})))
+        options = self._standardize_kwargs(**(options | self._without_foreign_size(images_kwargs or {})))
         self._validate_preprocess_kwargs(**options)
         if options["do_resize"]:
-            height, width = _target_size((height, width), options)
+            height, width = resized_size((height, width), options)
         return (height // options["patch_size"]) * (width // options["patch_size"])
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
@@ -173,7 +174,7 @@ class TuringViTImageProcessor(PilBackend):
                 "resolution='fixed'; min_side and max_side bound the longer side under 'bounded', and max_patches the "
                 "area under 'native'"
             )
-        if kwargs["do_pack"] and kwargs["return_image_sizes"]:
+        if kwargs.get("do_pack") and kwargs.get("return_image_sizes"):
             raise ValueError("do_pack=True gives image_grid_thw, return_image_sizes=True the padded form: choose one")
         if kwargs["do_center_crop"] or kwargs["do_pad"]:
             raise ValueError("do_center_crop and do_pad are not supported; do_pack=False pads images of unlike sizes")
@@ -181,124 +182,42 @@ class TuringViTImageProcessor(PilBackend):
             raise ValueError(f"pixels come out channels_first, got data_format={kwargs['data_format']!r}")
         if kwargs["do_normalize"] and not np.all(kwargs["image_std"]):
             raise ValueError(f"image_std must not hold a zero, got {kwargs['image_std']}")
-        _target_size((1, 1), kwargs)  # refuses patch sizes, sides and budgets that fit no image at all
+        resized_size((1, 1), kwargs)  # refuses patch sizes, sides and budgets that fit no image at all
 
     def _preprocess(
         self,
         images: list[np.ndarray],
         do_resize: bool | None,
         resample: PILImageResampling | int | None,
-        patch_size: int,
         do_pack: bool | None,
         return_image_sizes: bool,
-        check_finite: bool,
         return_tensors: str | TensorType | None,
-        **kwargs: Any,
+        **options: Any,
     ) -> BatchFeature:
-        options = kwargs | {"patch_size": patch_size}
-        if check_finite:
-            _check_finite(images)
+        names = [f"image {index}" for index in range(len(images))]
         if do_resize:
+            sizes = resized_sizes([image.shape[1:] for image in images], options)
             resample = self.resample if resample is None else resample
-            images = [
-                resize_pixels(image, size, resample)
-                for image, size in zip(images, _target_sizes(images, options), strict=True)
-            ]
-        _check_whole_units(images, patch_size * options["merge_size"])
-        scale, shift = _scale_and_shift(images, options)
+            images = [resize_pixels(image, size, resample) for image, size in zip(images, sizes, strict=True)]
+        check_images(names, images, options)
+        if options["do_rescale"]:
+            self._warn_of_scaled_floats(images)
 
         same_size = len({image.shape for image in images}) == 1
         if do_pack or (do_pack is None and not return_image_sizes and not same_size):
-            data = _pack(images, scale, shift, patch_size=patch_size)
+            data = pack([[image] for image in images], options)
         else:
-            data = _stack(images, scale, shift, with_sizes=return_image_sizes or not same_size)
+            data = stack(images, options, with_sizes=return_image_sizes or not same_size)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
+    @staticmethod
+    def _without_foreign_size(kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the call's options; a call that leaves the mode a size was stored for leaves that size behind."""
+        return kwargs if kwargs.get("resolution", "fixed") == "fixed" else {"size": None} | kwargs
 
-def _without_foreign_size(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the call's options, a stored size being dropped when the call leaves the mode it was stored for."""
-    return kwargs if kwargs.get("resolution", "fixed") == "fixed" else {"size": None} | kwargs
-
-
-def _target_size(
-    image_size: tuple[int, int], options: dict[str, Any], longer_side: int | None = None
-) -> tuple[int, int]:
-    size: SizeDict | None = options["size"]
-    return target_size(
-        *image_size,
-        resolution=options["resolution"],
-        size=None if size is None else (size.height, size.width),
-        patch_size=options["patch_size"],
-        merge_size=options["merge_size"],
-        min_side=options["min_side"],
-        max_side=options["max_side"],
-        max_patches=options["max_patches"],
-        longer_side=longer_side,
-    )
-
-
-def _target_sizes(images: list[np.ndarray], options: dict[str, Any]) -> list[tuple[int, int]]:
-    longer_sides: list[int | None] = [None] * len(images)
-    if options["resolution"] == "bounded" and options["seed"] is not None:
-        bounds = {name: options[name] for name in ("patch_size", "merge_size", "min_side", "max_side")}
-        longer_sides = [*draw_longer_sides(len(images), options["seed"], **bounds)]
-    return [
-        _target_size(image.shape[1:], options, longer_side)
-        for image, longer_side in zip(images, longer_sides, strict=True)
-    ]
-
-
-def _check_finite(images: list[np.ndarray]) -> None:
-    for index, image in enumerate(images):
-        if image.dtype != np.uint8 and not np.isfinite(image).all():
-            raise ValueError(f"image {index} has {np.count_nonzero(~np.isfinite(image))} non-finite pixel values")
-
-
-def _check_whole_units(images: list[np.ndarray], unit: int) -> None:
-    for index, image in enumerate(images):
-        channels, height, width = image.shape
-        if height % unit or width % unit:
-            raise ValueError(
-                f"image {index} has {height} x {width} pixels, which are no multiples of {unit} (patch_size times "
-                "merge_size); do_resize=True rounds them"
+    @staticmethod
+    def _warn_of_scaled_floats(images: list[np.ndarray]) -> None:
+        if any(image.dtype != np.uint8 and 0 < image.max() <= 1 for image in images):
+            logger.warning_once(
+                "An image of floats in 0...1 is rescaled as if it were in 0...255. Pass do_rescale=False for it."
             )
-        if channels != images[0].shape[0]:
-            raise ValueError(f"image {index} has {channels} channels, image 0 has {images[0].shape[0]}")
-
-
-def _scale_and_shift(images: list[np.ndarray], options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the float32 (C,) scale and shift with x·scale + shift = (x·rescale_factor - mean) / std."""
-    channels = images[0].shape[0]
-    factor = options["rescale_factor"] if options["do_rescale"] else 1.0
-    mean = np.atleast_1d(options["image_mean"] if options["do_normalize"] else 0.0).astype(np.float64)
-    std = np.atleast_1d(options["image_std"] if options["do_normalize"] else 1.0).astype(np.float64)
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        if len(values) not in (1, channels):
-            raise ValueError(f"{name} has {len(values)} values for images of {channels} channels")
-    if options["do_rescale"] and any(image.dtype != np.uint8 and 0 < image.max() <= 1 for image in images):
-        logger.warning_once(
-            "An image of floats in 0...1 is rescaled as if its pixels were in 0...255. Pass do_rescale=False for it."
-        )
-    scale, shift = np.broadcast_to(factor / std, channels), np.broadcast_to(-mean / std, channels)
-    return scale.astype(np.float32), shift.astype(np.float32)
-
-
-def _pack(images: list[np.ndarray], scale: np.ndarray, shift: np.ndarray, *, patch_size: int) -> dict[str, np.ndarray]:
-    """Return the grids and all patches one after the other, written once into one buffer."""
-    grid = np.array([(1, image.shape[1] // patch_size, image.shape[2] // patch_size) for image in images])
-    ends = np.cumsum(grid.prod(axis=1))
-    patches = np.empty((ends[-1], images[0].shape[0] * patch_size**2), dtype=np.float32)
-    for image, end, (_, rows, columns) in zip(images, ends, grid, strict=True):
-        write_normalized(image, scale, shift, out=patches[end - rows * columns : end], patch_size=patch_size)
-    return {"image_grid_thw": grid.astype(np.int64), "pixel_values": patches}
-
-
-def _stack(
-    images: list[np.ndarray], scale: np.ndarray, shift: np.ndarray, *, with_sizes: bool
-) -> dict[str, np.ndarray]:
-    """Return one (B, C, Hmax, Wmax) batch, zero where an image does not reach, and its true sizes if asked for."""
-    sizes = np.array([image.shape[1:] for image in images], dtype=np.int64)
-    batch = np.zeros((len(images), images[0].shape[0], *sizes.max(axis=0)), dtype=np.float32)
-    for image, out, (height, width) in zip(images, batch, sizes, strict=True):
-        write_normalized(image, scale, shift, out=out[:, :height, :width])
-    return {"pixel_values": batch, "image_sizes": sizes} if with_sizes else {"pixel_values": batch}
