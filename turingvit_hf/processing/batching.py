@@ -21,7 +21,7 @@ def resized_size(
     return target_size(
         *image_size,
         resolution=options["resolution"],
-        size=None if size is None else (size.height, size.width),
+        size=None if size is None else (size["height"], size["width"]),
         patch_size=options["patch_size"],
         merge_size=options["merge_size"],
         min_side=options["min_side"],

@@ -7,14 +7,15 @@ Everything is exact integer arithmetic: no side depends on how a floating-point 
 """
 
 from math import isqrt
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 
 RESOLUTIONS = ("native", "bounded", "fixed")
 
-ArrayOrTensor = TypeVar("ArrayOrTensor")
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, torch.Tensor)
 
 
 def native_size(
@@ -159,7 +160,7 @@ def patchify(image: ArrayOrTensor, patch_size: int) -> ArrayOrTensor:
         )
     channels, height, width = image.shape
     rows, columns = height // patch_size, width // patch_size
-    blocks = image.reshape(channels, rows, patch_size, columns, patch_size)
+    blocks: Any = image.reshape(channels, rows, patch_size, columns, patch_size)
     # swapaxes is the one spelling that NumPy and torch share: (C, rows, p, columns, p) -> (rows, columns, C, p, p)
     return blocks.swapaxes(0, 1).swapaxes(1, 3).swapaxes(2, 3).reshape(rows * columns, channels * patch_size**2)
 
@@ -176,7 +177,7 @@ def unpatchify(patches: ArrayOrTensor, grid: tuple[int, int], patch_size: int) -
             f"a grid of {rows} x {columns} needs patches of shape ({rows * columns}, C * {patch_size**2}), "
             f"got {tuple(patches.shape)}"
         )
-    blocks = patches.reshape(rows, columns, -1, patch_size, patch_size)
+    blocks: Any = patches.reshape(rows, columns, -1, patch_size, patch_size)
     channels = blocks.shape[2]
     blocks = blocks.swapaxes(2, 3).swapaxes(1, 3).swapaxes(0, 1)
     return blocks.reshape(channels, rows * patch_size, columns * patch_size)

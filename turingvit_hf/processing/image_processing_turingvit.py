@@ -2,6 +2,7 @@
 """The image processor: pictures of any kind and size to packed patches, one dense batch, or a padded batch."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -211,9 +212,9 @@ class TuringViTImageProcessor(PilBackend):
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     @staticmethod
-    def _without_foreign_size(kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _without_foreign_size(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the call's options; a call that leaves the mode a size was stored for leaves that size behind."""
-        return kwargs if kwargs.get("resolution", "fixed") == "fixed" else {"size": None} | kwargs
+        return {**kwargs} if kwargs.get("resolution", "fixed") == "fixed" else {"size": None, **kwargs}
 
     @staticmethod
     def _warn_of_scaled_floats(images: list[np.ndarray]) -> None:

@@ -198,7 +198,7 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
         return np.asarray(white)
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return np.asarray(ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image))
     return np.asarray(image.convert("RGB"))
 
 

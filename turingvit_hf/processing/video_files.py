@@ -21,7 +21,7 @@ def read_frames(
         ValueError: if the file cannot be read or holds no video.
     """
     try:
-        import av
+        import av  # pyrefly: ignore[missing-import]
     except ImportError as error:
         raise ImportError(
             f"reading the video file {os.fspath(path)!r} needs PyAV: pip install 'turingvit_hf[video]'. "

@@ -128,7 +128,7 @@ class TuringViTVideoProcessor(VideoProcessorMixin, TuringViTImageProcessor):
         choose_of_file = sample_indices_fn
         if do_sample_frames is None:
             choose_of_file = partial(self.sample_frames, num_frames=self.num_frames, fps=self.fps)
-        sampled = []
+        sampled: list[tuple[Clip, VideoMetadata]] = []
         for index, clip in enumerate(clips):
             try:
                 if isinstance(clip, str | os.PathLike):
