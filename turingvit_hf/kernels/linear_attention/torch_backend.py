@@ -306,13 +306,14 @@ def dense_linear_attention(q, k, v, cos, sin, gate, norm_weight, eps, activation
     does not pass its largest value, whatever the number of tokens.
     """
     wide, dtype = _wide(q.dtype), q.dtype
-    root = ((1.0 / (q.shape[1] * q.shape[-1] ** 0.5)) if scale is None else scale) ** 0.5
+    root = (1.0 / (q.shape[1] * q.shape[-1] ** 0.5) if scale is None else abs(scale)) ** 0.5
+    signed_root = -root if scale is not None and scale < 0 else root
     q, k, v = (x.to(wide).transpose(1, 2) for x in (q, k, v))
     if activation == "silu":
         q, k, v = F.silu(q), F.silu(k), F.silu(v)
     if cos is not None:
         q, k = (_rotate_dense(x, cos[:, None].to(wide), sin[:, None].to(wide)) for x in (q, k))
-    state = torch.matmul((k * root).to(dtype).transpose(2, 3), (v * root).to(dtype))
+    state = torch.matmul((k * root).to(dtype).transpose(2, 3), (v * signed_root).to(dtype))
     out = torch.matmul(q.to(dtype), state).transpose(1, 2).flatten(2)
     return _epilogue(out, gate, norm_weight, eps).to(dtype)
 
