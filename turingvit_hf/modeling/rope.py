@@ -31,7 +31,10 @@ def _cached_table(height: int, width: int, head_dim: int, base: float, device: t
 
 def _may_cache(tensor: torch.Tensor) -> bool:
     """Whether tensors made now are real ones that outlive this forward."""
-    return type(tensor) is torch.Tensor and not tensor.is_meta and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or tensor.is_meta:
+        return False
+    # A fake tensor mode turns what is made inside it into fakes, even where the inputs are real.
+    return type(tensor) is type(torch.empty(0)) is torch.Tensor
 
 
 class TuringViTRotaryEmbedding(nn.Module):
