@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image
 
 from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pixels, to_pixels
 
@@ -81,6 +81,8 @@ def transparent_pictures():
     rgba[:, :2] = (200, 0, 0, 255)  # left half red, right half transparent black
     picture = Image.fromarray(rgba)
     palette = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    with_alpha = picture.convert("RGB").convert("P").convert("PA")
+    with_alpha.putalpha(picture.getchannel("A"))
     gray = Image.fromarray(rgba[:, :, 0])
     deep = Image.fromarray(rgba[:, :, 0].astype(np.uint16) * 257)
     return {
@@ -88,7 +90,7 @@ def transparent_pictures():
         "RGBa": picture.convert("RGBa"),
         "LA": picture.convert("LA"),
         "La": picture.convert("LA").convert("La"),
-        "PA": picture.convert("PA"),
+        "PA": with_alpha,
         "P": palette,
         "L": gray,
         "RGB": picture.convert("RGB"),
@@ -143,12 +145,12 @@ FILE_TYPES = {
     "JPEG2000": {},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
-CODECS = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 
 
 @pytest.mark.parametrize("file_type", FILE_TYPES)
 def test_every_file_type(file_type, tmp_path):
-    if file_type in CODECS and not features.check(CODECS[file_type]):
+    Image.init()
+    if file_type not in Image.SAVE:
         pytest.skip(f"this Pillow was built without {file_type}")
     path = tmp_path / f"picture.{file_type.lower()}"
     Image.fromarray(gradient()).save(path, format=file_type, **FILE_TYPES[file_type])
@@ -177,8 +179,6 @@ def test_cmyk_jpeg(tmp_path):
 @pytest.mark.parametrize("file_type", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(file_type, orientation, tmp_path):
-    if file_type == "WEBP" and not features.check("webp"):
-        pytest.skip("this Pillow was built without WEBP")
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = 255  # white in the upper left corner only
     turn = {
