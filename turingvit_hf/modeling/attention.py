@@ -49,8 +49,11 @@ class TuringViTLinearAttention(nn.Module):
         """
         x = hidden_states if cu_seqlens is None else hidden_states.flatten(0, -2)
         cos, sin = rope if self.uses_rope else (None, None)
+        q, k, v = (project(x).unflatten(-1, (self.num_heads, self.head_dim)) for project in self._projections())
         out = turing_linear_attention(
-            *(project(x).unflatten(-1, (self.num_heads, self.head_dim)) for project in self._projections()),
+            q,
+            k,
+            v,
             cu_seqlens,
             cos=cos,
             sin=sin,
@@ -127,7 +130,7 @@ class TuringViTSoftmaxAttention(nn.Module):
 
     def _interface(self, q, k, v, **kwargs):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         return attend(self, q, k, v, None, dropout=0.0, scaling=self.scaling, is_causal=False, **kwargs)
 
@@ -182,7 +185,7 @@ def _packed_softmax_attention_backward(
             grad_keys += torch.matmul(grad_scores.transpose(1, 2), queries)
             grad_values += torch.matmul(weights.transpose(1, 2), grad_out)
         grads[1][0, :, start:stop], grads[2][0, :, start:stop] = grad_keys, grad_values
-    return grads
+    return grads[0], grads[1], grads[2]
 
 
 @_packed_softmax_attention_backward.register_fake

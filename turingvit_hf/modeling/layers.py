@@ -11,6 +11,8 @@ from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 class TuringViTRMSNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension."""
 
+    eps: float
+
 
 class TuringViTMLP(nn.Module):
     """SwiGLU: down(act(gate(x)) · up(x)), three matrices without bias."""

@@ -55,7 +55,7 @@ class TuringViTPreTrainedModel(PreTrainedModel):
     config: TuringViTConfig
     base_model_prefix = "turingvit"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["TuringViTLayer"]
     _input_embed_layer = "patch_embed"
@@ -103,7 +103,7 @@ class TuringViTModel(TuringViTPreTrainedModel):
         self.patch_size = config.patch_size
         self.patch_embed = nn.Linear(config.patch_dim, config.hidden_size)
         self.rope = TuringViTRotaryEmbedding(config)
-        self.layers = nn.ModuleList(TuringViTLayer(config, layer_type) for layer_type in config.layer_types)
+        self.layers = nn.ModuleList(TuringViTLayer(config, layer_type) for layer_type in config.layer_types or ())
         self.final_norm = TuringViTRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.head = TuringViTPoolingHead(config) if config.vision_use_head and add_pooling_head else None
         self.post_init()
@@ -184,7 +184,7 @@ class TuringViTForImageClassification(TuringViTPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.turingvit = TuringViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
         self.post_init()
 
     @can_return_tuple

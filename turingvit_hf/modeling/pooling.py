@@ -35,6 +35,7 @@ class TuringViTPoolingHead(nn.Module):
         if cu_seqlens is None:
             return self._with_mlp(self._attend_batch(hidden_states))
         frames = self._with_mlp(self._attend_pack(hidden_states.flatten(0, -2), cu_seqlens))
+        assert image_grid_thw is not None, "a pack comes with its grid"
         return mean_over_frames(frames, image_grid_thw)
 
     def _with_mlp(self, attended: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ class TuringViTRotaryEmbedding(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         self.base = config.rope_theta
-        self.rescale = config.pos_embed_rescale
+        self.rescale = config.pos_embed_rescale or 1.0
 
     def forward(self, image_grid_thw: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines (T, K/2) of packed tokens, given the grid (N, 3)."""
@@ -76,10 +76,11 @@ class TuringViTRotaryEmbedding(nn.Module):
             table = _cached_table(height, width, self.head_dim, self.base, device)
         else:
             table = self._table(patch_centers(height, width, device))
-        return tuple(x.expand(batch, -1, -1) for x in table)
+        cos, sin = table
+        return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
 
     def _augments(self) -> bool:
-        return self.training and self.rescale is not None
+        return self.training and self.rescale != 1
 
     def _draw_factors(self, num_images: int, device: torch.device) -> torch.Tensor:
         return self.rescale ** (torch.rand(num_images, device=device) * 2 - 1)

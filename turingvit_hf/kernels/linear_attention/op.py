@@ -106,7 +106,8 @@ def turing_linear_attention(
         return torch_backend.dense_linear_attention(q, k, v, cos, sin, gate, norm_weight, eps, activation, scale)
     batch, length = q.shape[:2]
     cu_seqlens = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=q.device)
-    q, k, v, cos, sin, gate = (x if x is None else x.flatten(0, 1) for x in (q, k, v, cos, sin, gate))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    cos, sin, gate = (None if x is None else x.flatten(0, 1) for x in (cos, sin, gate))
     y = run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
     return y.unflatten(0, (batch, length))
 

@@ -55,7 +55,7 @@ class Prologue:
     def rotated(self, x: torch.Tensor, tokens: slice) -> torch.Tensor:
         """Q or K of a tile, (H, b, K): activation, then RoPE, computed in float32 or wider."""
         a = self._activated(x, tokens)
-        if self.cos is None:
+        if self.cos is None or self.sin is None:
             return a.to(self.product_dtype).transpose(0, 1).contiguous()
         out = torch.empty_like(a.transpose(0, 1), memory_format=torch.contiguous_format)
         _rotate(a, self.cos[tokens, None], self.sin[tokens, None], out=out.transpose(0, 1))
@@ -68,7 +68,7 @@ class Prologue:
     def rotated_backward(self, grad: torch.Tensor, x: torch.Tensor, tokens: slice, out: torch.Tensor) -> None:
         """Writes the gradient of a tile's projection (b, H, K) into `out`, given that of Q or K (H, b, K)."""
         grad = grad.transpose(0, 1).to(_wide(x.dtype))
-        if self.cos is not None:
+        if self.cos is not None and self.sin is not None:
             grad = _rotate(grad, self.cos[tokens, None], -self.sin[tokens, None], out=torch.empty_like(grad))
         self._activated_backward(grad, x, tokens, out)
 
@@ -230,7 +230,7 @@ def _backward(
             grad_out, grad_logits = _epilogue_backward(
                 grad_y[tokens], out, None if gate is None else gate[tokens], norm_weight, eps, grad_weight
             )
-            if gate is not None:
+            if grad_logits is not None:
                 grad_gate[0][tokens] = grad_logits.unflatten(1, q.shape[1:])
             grad_out = grad_out.unflatten(1, q.shape[1:]).transpose(0, 1).to(prologue.product_dtype)
             _accumulate(grad_state, query, grad_out, group=group, bounds=bounds)
