@@ -1,7 +1,15 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """A hybrid linear-attention vision tower for transformers; importing it makes the Auto classes know `turingvit`."""
 
-from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoVideoProcessor,
+)
+from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import (
@@ -10,6 +18,7 @@ from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTModel,
 )
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.processing.video_processing_turingvit import TuringViTVideoProcessor
 
 
 __version__ = "0.1.0.dev0"
@@ -24,6 +33,9 @@ AutoImageProcessor.register(
     image_processor_classes={"pil": TuringViTImageProcessor, "torchvision": TuringViTImageProcessor},
     exist_ok=True,
 )
+# transformers has this Auto class only where torchvision is installed; ours works without, loaded by its own name.
+if is_torchvision_available():
+    AutoVideoProcessor.register(TuringViTConfig, TuringViTVideoProcessor, exist_ok=True)
 
 __all__ = [
     "TuringViTBackbone",
@@ -31,4 +43,5 @@ __all__ = [
     "TuringViTForImageClassification",
     "TuringViTImageProcessor",
     "TuringViTModel",
+    "TuringViTVideoProcessor",
 ]
