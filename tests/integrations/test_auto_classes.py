@@ -96,7 +96,11 @@ def test_processor_comes_back(tmp_path):
 def test_ordinary_checkpoint_holds_no_code(tower, tmp_path):
     tower.save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
     for name in ("config.json", "preprocessor_config.json"):
         assert "auto_map" not in json.loads((tmp_path / name).read_text())
 

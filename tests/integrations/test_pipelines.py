@@ -1,0 +1,109 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""transformers' pipelines give one right result for each image, or fail loudly."""
+
+import pytest
+import torch
+from transformers import pipeline
+
+from tests.integrations.tiny import PATCH, pictures, tiny_config, tiny_processor
+from turingvit_hf import TuringViTForImageClassification, TuringViTModel
+
+
+MIXED = pictures([(16, 12), (20, 8), (12, 12), (16, 16), (8, 24), (40, 20), (12, 16), (17, 11), (1, 3), (20, 20)])
+SAME = pictures([(16, 12)] * 10)
+# sizes that agree once they are rounded to the patch
+ROUNDED = pictures([(16 + i % 2, 12 - i % 2) for i in range(10)])
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    models = {
+        "tower": TuringViTModel(tiny_config()),
+        "tower without head": TuringViTModel(tiny_config(vision_use_head=False)),
+        "classifier": TuringViTForImageClassification(tiny_config(num_labels=4)),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        tiny_processor().save_pretrained(folder / name)
+    return {name: (str(folder / name), model.eval()) for name, model in models.items()}
+
+
+def direct(model, image, key):
+    """The model's own output for one image."""
+    with torch.no_grad():
+        return model(**tiny_processor()(image, return_tensors="pt"))[key]
+
+
+def extract(folder, images, **options):
+    return pipeline("image-feature-extraction", model=folder)(images, return_tensors=True, **options)
+
+
+BATCHES = pytest.mark.parametrize(
+    ("images", "batch_size"),
+    [(MIXED, 1), (SAME, 1), (SAME, 4), (ROUNDED, 4)],
+    ids=["mixed-1", "same-1", "same-4", "rounded-4"],
+)
+
+
+@BATCHES
+@pytest.mark.parametrize("name", ["tower", "tower without head"])
+def test_tokens_of_each_image(checkpoints, name, images, batch_size):
+    folder, model = checkpoints[name]
+    results = extract(folder, images, batch_size=batch_size)
+    assert len(results) == len(images)
+    for image, result in zip(images, results, strict=True):
+        torch.testing.assert_close(result, direct(model, image, "last_hidden_state"))
+
+
+@BATCHES
+def test_one_vector_of_each_image(checkpoints, images, batch_size):
+    folder, model = checkpoints["tower"]
+    results = extract(folder, images, batch_size=batch_size, pool=True)
+    assert len(results) == len(images)
+    for image, result in zip(images, results, strict=True):
+        torch.testing.assert_close(result, direct(model, image, "pooler_output"))
+
+
+@BATCHES
+def test_classes_of_each_image(checkpoints, images, batch_size):
+    folder, model = checkpoints["classifier"]
+    results = pipeline("image-classification", model=folder)(images, batch_size=batch_size, top_k=4)
+    assert len(results) == len(images)
+    for image, result in zip(images, results, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in result}
+        found = torch.tensor([[scores[f"LABEL_{i}"] for i in range(4)]])
+        torch.testing.assert_close(found, direct(model, image, "logits").softmax(-1))
+
+
+def test_batches_of_unlike_sizes_are_refused(checkpoints):
+    for name in ("tower", "tower without head"):
+        with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+            extract(checkpoints[name][0], MIXED, batch_size=4)
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        pipeline("image-classification", model=checkpoints["classifier"][0])(MIXED, batch_size=4)
+
+
+def test_tower_without_head_does_not_pool(checkpoints):
+    with pytest.raises(ValueError, match="No pooled output"):
+        extract(checkpoints["tower without head"][0], SAME, pool=True)
+
+
+def test_plain_lists_and_a_single_image(checkpoints):
+    folder, model = checkpoints["tower"]
+    result = pipeline("image-feature-extraction", model=folder)(SAME[0])
+    torch.testing.assert_close(torch.tensor(result), direct(model, SAME[0], "last_hidden_state"))
+
+
+def test_fixed_size_makes_any_batch(checkpoints):
+    folder, model = checkpoints["tower"]
+    options = {"resolution": "fixed", "size": {"height": 3 * PATCH, "width": 3 * PATCH}}
+    results = pipeline("image-feature-extraction", model=folder)(
+        MIXED, return_tensors=True, batch_size=4, image_processor_kwargs=options
+    )
+    assert len(results) == len(MIXED)
+    for image, result in zip(MIXED, results, strict=True):
+        with torch.no_grad():
+            expected = model(**tiny_processor(**options)(image, return_tensors="pt")).last_hidden_state
+        torch.testing.assert_close(result, expected)
