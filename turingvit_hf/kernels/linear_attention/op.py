@@ -2,7 +2,7 @@
 """The public operator: argument checks and the choice of a backend."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -99,17 +99,25 @@ def turing_linear_attention(
     """
     _check(q, k, v, cu_seqlens, cos=cos, sin=sin, gate=gate, norm_weight=norm_weight, activation=activation)
     run = BACKENDS[choose_backend(_forced_backend or backend, q.device)]
-    if cu_seqlens is not None:
-        return run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
-    if torch.compiler.is_compiling() and run is torch_backend.linear_attention:
-        # Plain tensor operations, which a compiler fuses and an exporter can translate to any runtime.
-        return torch_backend.dense_linear_attention(q, k, v, cos, sin, gate, norm_weight, eps, activation, scale)
-    batch, length = q.shape[:2]
-    cu_seqlens = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=q.device)
-    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    cos, sin, gate = (None if x is None else x.flatten(0, 1) for x in (cos, sin, gate))
-    y = run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
-    return y.unflatten(0, (batch, length))
+    with _without_autocast(q.device.type):
+        if cu_seqlens is not None:
+            return run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
+        if torch.compiler.is_compiling() and run is torch_backend.linear_attention:
+            # Plain tensor operations, which a compiler fuses and an exporter can translate to any runtime.
+            return torch_backend.dense_linear_attention(q, k, v, cos, sin, gate, norm_weight, eps, activation, scale)
+        batch, length = q.shape[:2]
+        cu_seqlens = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=q.device)
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+        cos, sin, gate = (None if x is None else x.flatten(0, 1) for x in (cos, sin, gate))
+        y = run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
+        return y.unflatten(0, (batch, length))
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    """A block in which products run in the dtype the backends choose; autocast would round float32 operands."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def _check(q, k, v, cu_seqlens, *, cos, sin, gate, norm_weight, activation) -> None:
