@@ -1,0 +1,138 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command line `turingvit`: it parses arguments, calls the Python API and shows what that logs.
+
+Heavy imports stand inside the commands, so that `turingvit --help` does not wait for them.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+app = typer.Typer(
+    help="Train, try and inspect TuringViT vision towers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Train, try and inspect TuringViT vision towers."""
+
+
+@app.command(
+    epilog="Example: turingvit quickstart --data shapes --minutes 5 --out my-first-tower",
+)
+def quickstart(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="shapes (rendered here, no download), stamps (Tux Paint's, from a Debian package), a folder of "
+            "pictures with metadata.jsonl or metadata.csv, a folder with one sub-folder a class, a parquet file, or a "
+            "dataset id on the Hugging Face hub."
+        ),
+    ] = "shapes",
+    minutes: Annotated[float, typer.Option(help="Wall-clock time for everything, in minutes.")] = 5.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write; refused if it is not empty.",
+            show_default="first free of turingvit-quickstart, turingvit-quickstart-2, ...",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of data, split, weights and order.")] = 0,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Let --out replace the result of an earlier quickstart, never anything else."
+        ),
+    ] = False,
+) -> None:
+    """Train a small tower on image-caption pairs, measure retrieval, reload it, ask it, put it into a LLaVA."""
+    typer.echo("loading torch and transformers", err=True)
+    with _log_lines(), _quiet_libraries(), _one_line_errors():
+        from turingvit_hf.training.quickstart import run_quickstart
+
+        _, folder = run_quickstart(data, minutes=minutes, out=out, seed=seed, overwrite=overwrite)
+        typer.echo(
+            f"next: look at {folder / 'quickstart.png'}, then `import turingvit_hf` and "
+            f"`AutoModel.from_pretrained({str(folder / 'vision_tower')!r})`, or train on your own: --data FOLDER"
+        )
+
+
+@app.command(epilog="Example: turingvit info")
+def info() -> None:
+    """Show versions, devices, and the backends of linear attention with the reason for each choice."""
+    import torch
+    import transformers
+
+    import turingvit_hf
+    from turingvit_hf.kernels.linear_attention import BACKENDS, choose_backend
+
+    typer.echo(
+        f"turingvit_hf {turingvit_hf.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+    typer.echo(f"python {sys.version.split()[0]} on {sys.platform}")
+    devices = [torch.device("cpu")]
+    typer.echo(f"cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        typer.echo(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        devices.append(torch.device("cuda", index))
+    typer.echo(f"linear-attention backends here: {', '.join(sorted(BACKENDS))}")
+    if "triton" not in BACKENDS:
+        typer.echo("  no triton: it needs the package triton (Linux) and a GPU")
+    for device in devices:
+        typer.echo(f"  {device}: {choose_backend(None, device)}, the default of its kind of device")
+
+
+@contextmanager
+def _log_lines() -> Iterator[None]:
+    """Shows what the package logs as plain lines on standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("turingvit_hf")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps the progress bars and reports of other libraries out of ours."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+        datasets.enable_progress_bars()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Ends with exit code 1 and one line where the input is at fault; a fault of the program keeps its traceback."""
+    from turingvit_hf.training.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
