@@ -4,7 +4,14 @@
 import numpy as np
 import torch
 from PIL import Image
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from turingvit_hf import TuringViTConfig, TuringViTImageProcessor
 from turingvit_hf.modeling.packing import pack_images
@@ -49,6 +56,22 @@ def tiny_llava(**changes) -> LlavaForConditionalGeneration:
             vision_feature_select_strategy="full",
             tie_word_embeddings=False,
         )
+    )
+
+
+def tiny_llava_processor() -> LlavaProcessor:
+    """LLaVA's own processor with the tower's images and a vocabulary of <image> and w4 to w98."""
+    words = {"<pad>": PAD_TOKEN, "<image>": IMAGE_TOKEN, "<s>": 2, "</s>": 3} | {
+        f"w{i}": i for i in range(4, VOCABULARY)
+    }
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return LlavaProcessor(
+        tiny_processor(return_image_sizes=True),
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", additional_special_tokens=["<image>"]),
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
     )
 
 

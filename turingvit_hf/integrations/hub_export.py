@@ -202,7 +202,7 @@ def _check_vlm(model: PreTrainedModel) -> None:
     reloaded = config_class.from_dict(model.config.to_dict())
     if not isinstance(reloaded.vision_config, TuringViTConfig):
         raise ValueError(
-            f"cannot export a {name}: a saved {config_class.__name__} comes back with a "
+            f"cannot export a {name}: a saved {config_class.__name__} comes back with "
             f"{type(reloaded.vision_config).__name__} for its tower"
         )
 
@@ -221,11 +221,12 @@ def _check_processor(processor, config: PreTrainedConfig, *, is_tower: bool) -> 
         raise ValueError(f"a tower is exported with a TuringViTImageProcessor or None, got {type(processor).__name__}")
     if processor.patch_size != config.patch_size:
         raise ValueError(f"the processor's patch_size is {processor.patch_size}, the tower's is {config.patch_size}")
-    if processor.do_pack:
-        raise ValueError(
-            "the processor has do_pack=True, and pipelines would take every patch for an image; "
-            "leave it None in a checkpoint and pass do_pack=True where you call it"
-        )
+    for flag in ("do_pack", "return_image_sizes"):
+        if getattr(processor, flag):
+            raise ValueError(
+                f"the processor has {flag}=True, and batches in pipelines would come out wrong without an error: "
+                "leave it unset in a tower's checkpoint and pass it where you call the processor"
+            )
 
 
 def _check_directory(directory: Path) -> None:
