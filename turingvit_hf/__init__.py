@@ -7,17 +7,21 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForZeroShotImageClassification,
+    AutoProcessor,
     AutoVideoProcessor,
 )
 from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderConfig, TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTBackbone,
     TuringViTForImageClassification,
     TuringViTModel,
 )
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.processing.video_processing_turingvit import TuringViTVideoProcessor
 
 
@@ -37,11 +41,19 @@ AutoImageProcessor.register(
 if is_torchvision_available():
     AutoVideoProcessor.register(TuringViTConfig, TuringViTVideoProcessor, exist_ok=True)
 
+AutoConfig.register("turingvit_dual_encoder", TuringViTDualEncoderConfig, exist_ok=True)
+AutoModel.register(TuringViTDualEncoderConfig, TuringViTDualEncoderModel, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(TuringViTDualEncoderConfig, TuringViTDualEncoderModel, exist_ok=True)
+AutoProcessor.register(TuringViTDualEncoderConfig, TuringViTProcessor, exist_ok=True)
+
 __all__ = [
     "TuringViTBackbone",
     "TuringViTConfig",
+    "TuringViTDualEncoderConfig",
+    "TuringViTDualEncoderModel",
     "TuringViTForImageClassification",
     "TuringViTImageProcessor",
     "TuringViTModel",
+    "TuringViTProcessor",
     "TuringViTVideoProcessor",
 ]
