@@ -2,6 +2,7 @@
 """The norm and the MLP that layers and pooling head share."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
@@ -10,6 +11,12 @@ from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 
 class TuringViTRMSNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The normed input, (..., D) -> (..., D), in the wider one of the dtypes of input and weight."""
+        # Under autocast 16-bit activations meet a float32 weight, which torch's fused norm refuses with a warning.
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        return F.rms_norm(x.to(dtype), self.normalized_shape, self.weight.to(dtype), self.eps)
 
     eps: float
 
