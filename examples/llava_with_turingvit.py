@@ -7,7 +7,8 @@
 
 Tower and language model keep their weights; the projector between them is new, so the answers mean nothing until it is
 trained. What is saved is an ordinary LLaVA: after `import turingvit_hf`, `AutoModelForImageTextToText` and
-`AutoProcessor` load it. A language model is a folder or hub id of any causal model of transformers.
+`AutoProcessor` load it. The language model is a causal one whose embeddings are called `embed_tokens`, the name that
+LLaVA asks for: Llama, Qwen, Gemma and most others.
 """
 
 import argparse
@@ -41,6 +42,8 @@ def build_llava(tower_path: str, language_path: str) -> tuple[LlavaForConditiona
     # the head would get no gradient inside a LLaVA, which reads the patch tokens
     tower = AutoModel.from_pretrained(tower_path, vision_use_head=False)
     language = AutoModelForCausalLM.from_pretrained(language_path)
+    if not hasattr(language.base_model, "embed_tokens"):
+        raise SystemExit(f"a LLaVA cannot hold a {type(language).__name__}: it has no embed_tokens")
     tokenizer = AutoTokenizer.from_pretrained(language_path)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     language.resize_token_embeddings(max(len(tokenizer), language.config.vocab_size))

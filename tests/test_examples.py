@@ -10,7 +10,15 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -110,3 +118,10 @@ def test_llava_keeps_both_models_and_reloads(llava_script, tmp_path, tied):
     picture = Image.open(tmp_path / "picture.png")
     ask = llava_script["ask"]
     assert ask(reloaded, reloaded_processor, picture, "why") == ask(llava, processor, picture, "why")
+
+
+def test_llava_says_which_language_models_it_cannot_hold(llava_script, tmp_path):
+    llava_script["make_smoke_input"](tmp_path)
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(SystemExit, match="GPT2LMHeadModel"):
+        llava_script["build_llava"](str(tmp_path / "tower"), str(tmp_path / "gpt2"))
