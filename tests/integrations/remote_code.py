@@ -128,6 +128,10 @@ def main(folder: Path) -> None:
     with torch.no_grad():
         results["vlm"] = vlm(**chat).logits
 
+    other = AutoModelForImageTextToText.from_pretrained("mistral3", **trust)
+    with torch.no_grad():
+        results["other vlm"] = other(**inputs["other chat"]).logits
+
     # the code on the model card, as a reader would run it
     card = Path("tower (v1)", "README.md").read_text(encoding="utf-8")
     (snippet,) = [block.removeprefix("python\n") for block in card.split("```")[1::2]]

@@ -15,20 +15,26 @@ from transformers import (
     AutoProcessor,
     CLIPImageProcessor,
     InternVLConfig,
+    InternVLForConditionalGeneration,
+    LlavaForConditionalGeneration,
     ViTConfig,
     ViTModel,
 )
 
 from tests.integrations import remote_code
 from tests.integrations.tiny import (
+    IMAGE_TOKEN,
     PATCH,
     dense_inputs,
+    mistral3_inputs,
     packed_inputs,
     pictures,
     tiny_config,
     tiny_llava,
     tiny_llava_processor,
+    tiny_mistral3,
     tiny_processor,
+    tiny_text_config,
 )
 from turingvit_hf import TuringViTBackbone, TuringViTForImageClassification, TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.integrations.hub_export import export_for_hub
@@ -51,6 +57,7 @@ def models():
         "classifier": TuringViTForImageClassification(tiny_config(id2label=LABELS)).eval(),
         "backbone": TuringViTBackbone(tiny_config(out_indices=[1, 3])).eval(),
         "llava": tiny_llava().eval(),
+        "mistral3": tiny_mistral3().eval(),
     }
 
 
@@ -71,6 +78,7 @@ def inputs(exports) -> dict:
         "threads": torch.get_num_threads(),
         "forms": {"dense": dense_inputs(), "packed": packed_inputs(), "padded": padded},
         "pictures": pictures([(40, 20), (9, 31), (16, 16)]),
+        "other chat": mistral3_inputs(),
         "chat": {"images": pictures([(16, 12)]), "text": ["<image> w5 w17"]},
     }
     torch.save(inputs, exports / "inputs.pt")
@@ -147,6 +155,7 @@ def test_vlm_without_the_package(remote, models, inputs):
     assert_equal(remote["vlm inputs"], dict(chat))
     with torch.no_grad():
         assert_equal(remote["vlm"], models["llava"](**chat).logits)
+        assert_equal(remote["other vlm"], models["mistral3"](**inputs["other chat"]).logits)
 
 
 def test_saved_again_without_the_package(remote):
@@ -270,14 +279,29 @@ def test_other_models_are_refused(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_vlm_that_forgets_its_tower_is_refused(tmp_path):
-    class Holder:
-        config = InternVLConfig(vision_config=tiny_config())
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning:transformers")
+def test_adapters_inside_a_model_are_refused(tmp_path):
+    model = tower()
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="with adapters in it"):
+        export_for_hub(model, None, tmp_path / "export")
 
-    if not isinstance(Holder.config.vision_config, type(tiny_config())):
-        pytest.fail("InternVLConfig no longer takes a configuration of another tower; choose another example")
+
+class OwnLlava(LlavaForConditionalGeneration):
+    """A VLM whose code neither transformers nor the package has."""
+
+
+def test_own_vlms_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="its OwnLlava is not one of transformers' own"):
+        export_for_hub(OwnLlava(tiny_llava().config), None, tmp_path / "export")
+
+
+def test_vlm_that_forgets_its_tower_is_refused(tmp_path):
+    config = InternVLConfig(
+        vision_config=tiny_config(vision_use_head=False), text_config=tiny_text_config(), image_token_id=IMAGE_TOKEN
+    )
     with pytest.raises(ValueError, match="comes back with InternVLVisionConfig for its tower"):
-        export_for_hub(Holder(), None, tmp_path / "export")
+        export_for_hub(InternVLForConditionalGeneration(config), None, tmp_path / "export")
 
 
 @pytest.mark.parametrize(

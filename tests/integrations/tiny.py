@@ -10,6 +10,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 
@@ -35,7 +37,43 @@ def tiny_processor(**changes) -> TuringViTImageProcessor:
 
 def tiny_llava(**changes) -> LlavaForConditionalGeneration:
     """An unmodified LLaVA of transformers on the tiny tower without its head."""
-    text_config = LlamaConfig(
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config=tiny_text_config(),
+            vision_config=tiny_config(vision_use_head=False, **changes),
+            image_token_index=IMAGE_TOKEN,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+            tie_word_embeddings=False,
+        )
+    )
+
+
+def tiny_mistral3() -> Mistral3ForConditionalGeneration:
+    """An unmodified Mistral3, which merges two by two tokens, on the tiny tower without its head."""
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config=tiny_text_config(),
+            vision_config=tiny_config(vision_use_head=False),
+            image_token_index=IMAGE_TOKEN,
+            vision_feature_layer=-1,
+            spatial_merge_size=2,
+        )
+    )
+
+
+def mistral3_inputs() -> dict[str, torch.Tensor]:
+    """A text with an image of 2 times 4 patches, which become 1 times 2 tokens."""
+    return {
+        "input_ids": torch.tensor([[IMAGE_TOKEN, IMAGE_TOKEN, 5, 17]]),
+        "pixel_values": torch.rand(1, 3, 2 * PATCH, 4 * PATCH),
+        "image_sizes": torch.tensor([[2 * PATCH, 4 * PATCH]]),
+    }
+
+
+def tiny_text_config() -> LlamaConfig:
+    """A language model of two layers."""
+    return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=24,
@@ -46,16 +84,6 @@ def tiny_llava(**changes) -> LlavaForConditionalGeneration:
         pad_token_id=PAD_TOKEN,
         bos_token_id=2,
         eos_token_id=3,
-    )
-    return LlavaForConditionalGeneration(
-        LlavaConfig(
-            text_config=text_config,
-            vision_config=tiny_config(vision_use_head=False, **changes),
-            image_token_index=IMAGE_TOKEN,
-            vision_feature_layer=-1,
-            vision_feature_select_strategy="full",
-            tie_word_embeddings=False,
-        )
     )
 
 

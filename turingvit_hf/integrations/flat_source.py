@@ -92,7 +92,10 @@ class _Rewriter:
         for line in source.splitlines(keepends=True):
             starts.append(starts[-1] + len(line))
         for node in ast.walk(tree):
-            if (text := self._replacement(node)) is not None:
+            if isinstance(node, ast.expr | ast.stmt) and (text := self._replacement(node)) is not None:
+                # None only in nodes that were not parsed from text
+                assert node.end_lineno is not None
+                assert node.end_col_offset is not None
                 begin = starts[node.lineno - 1] + node.col_offset
                 end = starts[node.end_lineno - 1] + node.end_col_offset
                 self._edits.append((begin, end, text))
@@ -104,26 +107,26 @@ class _Rewriter:
             source = source[:begin] + text.encode() + source[end:]
         return source.decode()
 
-    def _replacement(self, node: ast.AST) -> str | None:
+    def _replacement(self, node: ast.expr | ast.stmt) -> str | None:
         """What stands in a flat file in place of this node, None if it stays."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if node.value.startswith(OPERATOR_NAMESPACE):
                 self.has_operators = True
                 return 'f"{NAMESPACE}::' + node.value.removeprefix(OPERATOR_NAMESPACE) + '"'
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
+            if node.level or node.module is None:
                 raise self._error(node, "a relative import")
-            if node.module == PACKAGE or node.module.startswith(f"{PACKAGE}."):
-                return self._flat_import(node)
+            if node.module.partition(".")[0] == PACKAGE:
+                return self._flat_import(node, node.module)
         elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == PACKAGE for alias in node.names):
             raise self._error(node, "an import without from")
         return None
 
-    def _flat_import(self, node: ast.ImportFrom) -> str:
+    def _flat_import(self, node: ast.ImportFrom, module: str) -> str:
         """One or more import statements, at the indentation of the one they replace."""
         names, statements = [], []
         for alias in node.names:
-            submodule = f"{node.module}.{alias.name}"
+            submodule = f"{module}.{alias.name}"
             if _source_file(submodule) is None:
                 names.append(ast.unparse(alias))
                 continue
@@ -133,11 +136,11 @@ class _Rewriter:
             statements.append(f"from .{flat} import __name__ as _")
             statements.append(f"from . import {flat} as {alias.asname or alias.name}")
         if names:
-            if not flat_name(node.module) or "*" in names:
-                raise self._error(node, f"an import of {', '.join(names)} from {node.module}")
-            self.imported.add(node.module)
-            statements.insert(0, f"from .{flat_name(node.module)} import {', '.join(names)}")
+            if not flat_name(module) or "*" in names:
+                raise self._error(node, f"an import of {', '.join(names)} from {module}")
+            self.imported.add(module)
+            statements.insert(0, f"from .{flat_name(module)} import {', '.join(names)}")
         return ("\n" + " " * node.col_offset).join(statements)
 
-    def _error(self, node: ast.AST, what: str) -> ValueError:
+    def _error(self, node: ast.stmt, what: str) -> ValueError:
         return ValueError(f"{self.module}, line {node.lineno}: {what} cannot be exported as a flat file")

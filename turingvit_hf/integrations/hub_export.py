@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -85,45 +86,49 @@ def export_for_hub(
             holds files that no export wrote.
     """
     is_tower = type(model) in TOWER_CLASSES
-    if not is_tower:
-        _check_vlm(model)
+    _check_model(model, is_tower=is_tower)
     _check_processor(processor, model.config, is_tower=is_tower)
-    directory = Path(directory)
+    directory = Path(directory).resolve()
     _check_directory(directory)
 
-    with tempfile.TemporaryDirectory(dir=directory.absolute().parent, prefix=f".{directory.name}.") as scratch:
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
         export = Path(scratch, "export")
         export.mkdir()
         model.save_pretrained(export, max_shard_size=max_shard_size)
         if processor is not None:
             processor.save_pretrained(export)
-        (_complete_tower if is_tower else _complete_vlm)(export, model, processor)
-        card = directory / CARD
-        # a card that is there already may have been edited
-        text = card.read_text(encoding="utf-8") if card.exists() else _card(directory.name, model, processor)
-        (export / CARD).write_text(text, encoding="utf-8")
+        if is_tower:
+            _complete_tower(export, model, has_processor=processor is not None)
+        else:
+            _complete_vlm(export, model, processor)
+        if (directory / CARD).exists():
+            # it may have been edited
+            card = (directory / CARD).read_text(encoding="utf-8")
+        else:
+            card = _card(directory.name, model, has_processor=processor is not None)
+        (export / CARD).write_text(card, encoding="utf-8")
         written = sorted(str(file.relative_to(export)) for file in export.rglob("*") if file.is_file())
         _write_json(export / MANIFEST, {"turingvit_hf": turingvit_hf.__version__, "files": [*written, MANIFEST]})
         _move_into_place(export, directory, old=Path(scratch, "old"))
     return directory
 
 
-def _complete_tower(export: Path, model: PreTrainedModel, processor: TuringViTImageProcessor | None) -> None:
+def _complete_tower(export: Path, model: PreTrainedModel, *, has_processor: bool) -> None:
     """Adds to a tower's saved weights what makes the folder stand on its own."""
     auto_map = {auto_class: _reference(target) for auto_class, target in TOWER_AUTO_CLASSES.items()}
-    changes = {"auto_map": auto_map}
+    changes: dict[str, Any] = {"auto_map": auto_map}
     if isinstance(model, TuringViTBackbone):
         # a backbone has no pooling head, and AutoModel must not make up one with random weights
         changes["vision_use_head"] = False
     _update_json(export / "config.json", changes)
     entries = [target.__module__ for target in TOWER_AUTO_CLASSES.values()]
-    if processor is not None:
+    if has_processor:
         _update_json(export / "preprocessor_config.json", _image_processor_map())
         entries.append(TuringViTImageProcessor.__module__)
     _write_sources(export, entries)
 
 
-def _complete_vlm(export: Path, model: PreTrainedModel, processor: ProcessorMixin | None) -> None:
+def _complete_vlm(export: Path, model: PreTrainedModel, processor: Any) -> None:
     """Adds to a VLM's saved weights what makes the folder stand on its own.
 
     Nested configurations know no `auto_map`. But the VLM's own may have one, and loading it imports a file that
@@ -143,8 +148,7 @@ def _complete_vlm(export: Path, model: PreTrainedModel, processor: ProcessorMixi
     (export / f"{file_name}.py").write_text(source, encoding="utf-8")
 
 
-def _card(name: str, model: PreTrainedModel, processor) -> str:
-    has_processor = processor is not None
+def _card(name: str, model: PreTrainedModel, *, has_processor: bool) -> str:
     if type(model) not in TOWER_CLASSES:
         return vlm_card(name, type(model.config).__name__, has_processor=has_processor)
     is_classifier = isinstance(model, TuringViTForImageClassification)
@@ -185,20 +189,24 @@ def _move_into_place(export: Path, directory: Path, *, old: Path) -> None:
         raise
 
 
-def _check_vlm(model: PreTrainedModel) -> None:
-    """Raises ValueError unless this is a VLM of transformers that keeps a TuringViT when it is saved and loaded."""
+def _check_model(model: PreTrainedModel, *, is_tower: bool) -> None:
+    """Raises ValueError unless this is a tower, or a VLM of transformers that keeps its TuringViT when it is saved."""
     name = f"{type(model).__module__}.{type(model).__name__}"
-    if not isinstance(getattr(getattr(model, "config", None), "vision_config", None), TuringViTConfig):
+    config = getattr(model, "config", None)
+    if not is_tower and not isinstance(getattr(config, "vision_config", None), TuringViTConfig):
         raise ValueError(
             f"cannot export a {name}: expected one of {sorted(c.__name__ for c in TOWER_CLASSES)} itself (merge "
             "adapters first; a subclass has code that the export would lack), or a VLM of transformers whose "
             "vision_config is a TuringViTConfig"
         )
+    if model._hf_peft_config_loaded:
+        raise ValueError(f"cannot export a {name} with adapters in it, which would be all that is saved: merge them")
+    if is_tower:
+        return
     config_class = type(model.config)
-    if getattr(transformers, config_class.__name__, None) is not config_class:
-        raise ValueError(
-            f"cannot export a {name}: its configuration {config_class.__name__} is not one of transformers' own"
-        )
+    for part in (type(model), config_class):
+        if getattr(transformers, part.__name__, None) is not part:
+            raise ValueError(f"cannot export a {name}: its {part.__name__} is not one of transformers' own")
     reloaded = config_class.from_dict(model.config.to_dict())
     if not isinstance(reloaded.vision_config, TuringViTConfig):
         raise ValueError(
@@ -212,9 +220,10 @@ def _check_processor(processor, config: PreTrainedConfig, *, is_tower: bool) -> 
     if processor is None:
         return
     if not is_tower:
-        if not isinstance(processor, ProcessorMixin):
+        if not isinstance(processor, ProcessorMixin) or "image_processor" not in processor.get_attributes():
             raise ValueError(
-                f"a VLM is exported with its processor (a ProcessorMixin) or None, got {type(processor).__name__}"
+                "a VLM is exported with its processor (a ProcessorMixin with an image_processor) or None, got "
+                f"{type(processor).__name__}"
             )
         return
     if type(processor) is not TuringViTImageProcessor:
@@ -232,7 +241,7 @@ def _check_processor(processor, config: PreTrainedConfig, *, is_tower: bool) -> 
 def _check_directory(directory: Path) -> None:
     """Raises ValueError unless the folder can be made, is empty, or holds a previous export and nothing else."""
     if not directory.exists():
-        if not directory.absolute().parent.is_dir():
+        if not directory.parent.is_dir():
             raise ValueError(f"cannot make {directory}: the folder above it does not exist")
         return
     if not directory.is_dir():
