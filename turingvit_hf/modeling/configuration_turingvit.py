@@ -4,6 +4,7 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -65,6 +66,8 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        if self.num_attention_heads < 1:  # the base class reads head_dim before the validators below run
+            raise ValueError(f"num_attention_heads={self.num_attention_heads} must be at least 1")
         if self.layer_types is None:
             self.layer_types = self._layer_types_by_interval()
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
@@ -94,7 +97,7 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def validate_heads(self):
         """The heads share the width evenly, and RoPE needs two axes of two halves in each."""
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
             )
@@ -117,11 +120,20 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def validate_sizes(self):
         """Sizes are at least 1, and the rescale factor too."""
-        for name in ("intermediate_size", "num_channels", "patch_size", "image_size"):
+        sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_channels", "patch_size", "image_size")
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.pos_embed_rescale is not None and self.pos_embed_rescale < 1:
             raise ValueError(f"pos_embed_rescale={self.pos_embed_rescale} must be None or at least 1")
+
+    def validate_constants(self):
+        """What is divided by is positive, and transformers has the activation."""
+        for name in ("rms_norm_eps", "rope_theta"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r}, allowed are {sorted(ACT2FN)}")
 
 
 __all__ = ["TuringViTConfig"]
