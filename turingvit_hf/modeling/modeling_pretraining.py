@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
+from transformers import Siglip2TextModel, SiglipTextModel
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -104,6 +105,16 @@ def initial_logit_bias(batch_size: int) -> float:
     return -math.log(batch_size - 1)
 
 
+def _text_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The text encoder of a configuration, with random weights."""
+    # AutoModel knows all text encoders but SigLIP's
+    if config.model_type == "siglip_text_model":
+        return SiglipTextModel._from_config(config)
+    if config.model_type == "siglip2_text_model":
+        return Siglip2TextModel._from_config(config)
+    return AutoModel.from_config(config)
+
+
 @dataclass
 class TuringViTDualEncoderOutput(ModelOutput):
     """What the dual encoder returns.
@@ -152,7 +163,7 @@ class TuringViTDualEncoderModel(PreTrainedModel):
     def __init__(self, config: TuringViTDualEncoderConfig):
         super().__init__(config)
         self.turingvit = TuringViTModel._from_config(config.vision_config)
-        self.text_model = AutoModel.from_config(config.text_config)
+        self.text_model = _text_model(config.text_config)
         self.visual_projection = nn.Linear(self.turingvit.config.hidden_size, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(self.text_model.config.hidden_size, config.projection_dim, bias=False)
         # one value each, but not scalars: FSDP2 shards along a dimension

@@ -192,8 +192,12 @@ def _read_image(raw: Any, max_pixels: int) -> Image.Image | None:
     try:
         if isinstance(raw, dict):
             raw = io.BytesIO(raw["bytes"]) if raw.get("bytes") else raw["path"]
-        picture = raw if isinstance(raw, Image.Image) else Image.open(raw)
-        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(to_pixels(picture), 0, -1)))
+        if isinstance(raw, Image.Image):
+            pixels = to_pixels(raw)
+        else:
+            with Image.open(raw) as picture:
+                pixels = to_pixels(picture)
+        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))
     except UNREADABLE as error:
         logger.debug("cannot read %s: %s", raw, error)
         return None

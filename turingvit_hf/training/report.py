@@ -2,6 +2,7 @@
 """The picture that a quickstart leaves behind: loss curve, recall beside chance, and queries with what they found."""
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,9 @@ def write_report(
         after: the same after training.
         queries: the rows of the grid, each with up to five pictures.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # captions in a script that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         top, row_height = 4.6, 1.5
         height = top + row_height * len(queries) + 0.7
         figure = Figure(figsize=(11, height), facecolor="white")

@@ -1,0 +1,150 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command line: a whole quickstart in seconds, help with examples, one-line errors, exit codes."""
+
+import json
+import logging
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+from typer.testing import CliRunner
+
+from turingvit_hf.cli import app
+from turingvit_hf.training import demonstration
+
+
+@pytest.fixture
+def invoke(tmp_path, monkeypatch):
+    """Runs the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """The result of the smallest quickstart, and its folder."""
+    folder = tmp_path_factory.mktemp("quickstart") / "out"
+    return CliRunner().invoke(app, ["quickstart", "--minutes", "0.02", "--out", str(folder)]), folder
+
+
+def test_quickstart_ends_well_and_says_what_it_did(quickstart):
+    result, folder = quickstart
+    assert result.exception is None
+    assert result.exit_code == 0
+    for part in (
+        "shapes: 134 pairs to train on, 26 held out",
+        "retrieval on 26 held-out pairs",
+        "image to text R@1",
+        "text to image R@5",
+        "times chance",
+        "weights and outputs are equal bit by bit",
+        "which color?",
+        "which shape?",
+        "which background?",
+        "its language model is untrained",
+        "next: look at",
+        str(folder / "quickstart.png"),
+    ):
+        assert part in result.output, part
+
+
+def test_quickstart_leaves_what_it_promises(quickstart):
+    _, folder = quickstart
+    names = {"model", "vision_tower", "quickstart.json", "quickstart.png", "retrieval.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    with Image.open(folder / "quickstart.png") as report:
+        assert report.width > 900
+    retrieval = json.loads((folder / "retrieval.json").read_text())
+    assert retrieval["num_pairs"] == 26
+    assert retrieval["after"]["image_to_text_chance@1"] == pytest.approx(1 / 26)
+    record = json.loads((folder / "quickstart.json").read_text())
+    assert record["settings"] == {"data": "shapes", "minutes": 0.02, "seed": 0, "batch_size": 32}
+    assert record["environment"]["torch"] == torch.__version__
+    assert record["training"]["num_steps"] >= 2
+    assert len(record["answers"]) == 3
+
+
+def test_the_tower_it_leaves_is_ready_for_use(quickstart):
+    _, folder = quickstart
+    tower = AutoModel.from_pretrained(folder / "vision_tower")
+    processor = AutoImageProcessor.from_pretrained(folder / "vision_tower")
+    outputs = tower(**processor(Image.new("RGB", (80, 48), "red"), return_tensors="pt"))
+    assert outputs.last_hidden_state.shape == (1, 5 * 3, 192)
+    assert outputs.pooler_output.shape == (1, 192)
+
+
+def test_quickstart_on_pictures_of_ones_own(invoke, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = []
+    for number in range(20):
+        Image.new("RGB", (8 + number, 300 - number), (number, 90, 10 * number)).save(folder / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "caption": f"picture number {number}"}) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    result = invoke("quickstart", "--data", folder, "--minutes", 0.01, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    assert "17 pairs to train on, 3 held out" in result.output
+    assert "which of these 3 captions?" in result.output
+    assert (tmp_path / "turingvit-quickstart" / "quickstart.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "./nowhere"], "error: there is no file or folder './nowhere'"),
+        (["--minutes", "0"], "error: minutes must be more than 0, not 0.0"),
+        (["--minutes", "nan"], "error: minutes must be more than 0, not nan"),
+        (["--out", "taken"], "error: taken is not empty"),
+        (["--out", "taken", "--overwrite"], "error: taken has no quickstart.json"),
+    ],
+    ids=["data", "no minutes", "minutes nan", "out", "overwrite"],
+)
+def test_bad_input_is_one_line_and_exit_code_1(invoke, tmp_path, arguments, message):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious").touch()
+    result = invoke("quickstart", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_bad_options_are_exit_code_2(invoke):
+    assert invoke("quickstart", "--seed", "-1").exit_code == 2
+    assert invoke("quickstart", "--nonsense").exit_code == 2
+    assert invoke("nonsense").exit_code == 2
+
+
+def test_a_fault_of_the_program_is_no_success_and_leaves_nothing(invoke, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(demonstration.AutoModel, "from_pretrained", fail)
+    result = invoke("quickstart", "--minutes", 0.01)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, RuntimeError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_other_libraries_come_back(quickstart):
+    assert not logging.getLogger("turingvit_hf").handlers
+
+
+@pytest.mark.parametrize("command", ["quickstart", "info"])
+def test_help_has_an_example(invoke, command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: turingvit {command}" in " ".join(result.output.split())
+
+
+def test_help_lists_the_commands(invoke):
+    assert {"quickstart", "info"} <= set(invoke("--help").output.split())
+
+
+def test_info_names_versions_devices_and_backends(invoke):
+    result = invoke("info")
+    assert result.exit_code == 0
+    for part in (f"torch {torch.__version__}", "cpu: ", "linear-attention backends here: reference, torch"):
+        assert part in result.output
