@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The dual encoder: any text encoder, each pooling, three input forms, saving, the Auto classes, the zero-shot pipeline."""
+"""The dual encoder: text encoders, poolings, three input forms, saving, Auto classes, the zero-shot pipeline."""
 
 import math
 

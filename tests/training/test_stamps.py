@@ -74,7 +74,7 @@ def test_a_failed_download_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: program)
     failed = SimpleNamespace(returncode=100, stderr="Reading lists\nE: Unable to locate package tuxpaint\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: failed)
-    with pytest.raises(InputError, match="Unable to locate package.*try `apt-get update` as root first"):
+    with pytest.raises(InputError, match=r"Unable to locate package.*try `apt-get update` as root first"):
         fetch_stamps(tmp_path)
     assert not list(tmp_path.iterdir())
 

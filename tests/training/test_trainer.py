@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The trainer: named losses in the logs, an evaluation loss, right scaling under accumulation, no decay where none belongs."""
+"""The trainer: named losses in the logs, an evaluation loss, accumulation that averages, decay of matrices only."""
 
 import pytest
 import torch
