@@ -95,7 +95,10 @@ def pack_padded(pixel_values: torch.Tensor, image_sizes, patch_size: int) -> tup
     Raises:
         ValueError: The sizes are not one pair an image, no multiples of the patch size, or larger than the frame.
     """
-    sizes = [tuple(int(side) for side in size) for size in image_sizes]
+    sizes = [torch.as_tensor(size).tolist() for size in image_sizes]
+    if any(not isinstance(size, list) or len(size) != 2 for size in sizes):
+        raise ValueError(f"image_sizes must be (B, 2), a (height, width) for each image, got {sizes}")
+    sizes = [(int(height), int(width)) for height, width in sizes]
     if len(sizes) != len(pixel_values):
         raise ValueError(f"image_sizes describes {len(sizes)} images, pixel_values holds {len(pixel_values)}")
     for index, (height, width) in enumerate(sizes):
