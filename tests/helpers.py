@@ -1,8 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the tests of kernels and models measure with: float64 twins, one table of tolerances, a record of allocations.
+"""What the tests of kernels and models measure with: a float64 twin, one table of tolerances, a record of allocations.
 
-The twins are written from the formulas of the architecture and call nothing of the package: one image after another,
-one head after another, rotations as products of complex numbers.
+The twin is written from the formulas of the architecture and calls nothing of the package: one image after another,
+one head after another, rotations as products of complex numbers. `tests.towers` has that of the whole tower.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PORTABLE_BACKENDS = ("reference", "torch")
 
 
 def relative_error(actual: torch.Tensor, exact: torch.Tensor | np.ndarray) -> float:
-    """The larger of |actual - exact| / |exact| by Euclidean norm and by largest entry; inf for NaN and other shapes."""
+    """The larger of |actual - exact| / |exact| by Euclidean norm and by largest entry; inf for NaN or other shapes."""
     actual = actual.detach().double()
     exact = torch.as_tensor(exact).detach().double()
     if actual.shape != exact.shape or not actual.isfinite().all():
@@ -176,102 +176,6 @@ def assert_all_close(actual: dict, exact: dict, tolerance: float) -> None:
     assert actual.keys() == exact.keys()
     errors = {name: relative_error(actual[name], exact[name]) for name in exact}
     assert max(errors.values()) <= tolerance, f"{errors} > {tolerance}"
-
-
-def rope_phase(height: int, width: int, head_dim: int, base: float = 100.0, factor: float = 1.0) -> np.ndarray:
-    """cos + i·sin of each pair at each patch of an image, row by row: (height·width, K/2), first y, then x."""
-    phases = []
-    for row in range(height):
-        for column in range(width):
-            y, x = (row + 0.5) / height * 2 - 1, (column + 0.5) / width * 2 - 1
-            periods = [base ** (2 * j / (head_dim / 2)) for j in range(head_dim // 4)]
-            angles = [2 * np.pi * factor * coordinate / period for coordinate in (y, x) for period in periods]
-            phases.append(np.exp(1j * np.array(angles)))
-    return np.array(phases)
-
-
-class TowerTwin:
-    """The whole tower in float64 NumPy, one frame at a time, reading a state dict by its public names."""
-
-    def __init__(self, config, state_dict: dict[str, torch.Tensor]):
-        self.config = config
-        self.weights = {name: np.asarray(tensor.double()) for name, tensor in state_dict.items()}
-        self.head_dim = config.hidden_size // config.num_attention_heads
-
-    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        """x W^T of the matrix `name`."""
-        return x @ self.weights[f"{name}.weight"].T
-
-    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        """RMSNorm with the weight `name`."""
-        return rms_norm(x, self.weights[f"{name}.weight"], self.config.rms_norm_eps)
-
-    def mlp(self, name: str, x: np.ndarray) -> np.ndarray:
-        """SwiGLU."""
-        hidden = silu(self.linear(f"{name}.gate_proj", x)) * self.linear(f"{name}.up_proj", x)
-        return self.linear(f"{name}.down_proj", hidden)
-
-    def heads(self, x: np.ndarray) -> np.ndarray:
-        """(n, D) -> (n, H, K)."""
-        return x.reshape(len(x), -1, self.head_dim)
-
-    def linear_attention(self, name: str, x: np.ndarray, phase: np.ndarray) -> np.ndarray:
-        """Turing Linear Attention of one image."""
-        table = {"cos": phase.real, "sin": phase.imag} if self.config.tla_rope == "post_activation" else {}
-        out = tla_numpy(
-            *(self.heads(self.linear(f"{name}.{kind}_proj", x)) for kind in "qkv"),
-            (len(x),),
-            gate=self.linear(f"{name}.output_gate", x),
-            norm_weight=self.weights[f"{name}.output_norm.weight"],
-            eps=self.config.rms_norm_eps,
-            **table,
-        )
-        return self.linear(f"{name}.o_proj", out) if self.config.tla_output_projection else out
-
-    def softmax_attention(self, name: str, x: np.ndarray, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Softmax attention of one image (n, D), and its weights (H, n, n)."""
-        q, k, v = (self.heads(self.linear(f"{name}.{kind}_proj", x)) for kind in "qkv")
-        out, weights = [], []
-        for head in range(q.shape[1]):
-            Q, K = turn(q[:, head], phase), turn(k[:, head], phase)
-            weights.append(softmax(Q @ K.T / np.sqrt(self.head_dim)))
-            out.append(weights[-1] @ v[:, head])
-        return self.linear(f"{name}.o_proj", np.concatenate(out, -1)), np.array(weights)
-
-    def pool(self, x: np.ndarray, name: str = "head") -> np.ndarray:
-        """One frame's tokens (n, D) as one vector (D,): the query of each head weighs the values."""
-        query = self.heads(self.weights[f"{name}.query"][None])[0]
-        k, v = (self.heads(self.linear(f"{name}.{kind}_proj", x)) for kind in "kv")
-        attended = [
-            softmax(k[:, h] @ query[h] / np.sqrt(self.head_dim)) @ v[:, h]
-            for h in range(self.config.num_attention_heads)
-        ]
-        pooled = self.linear(f"{name}.o_proj", np.concatenate(attended)[None])
-        return (pooled + self.mlp(f"{name}.mlp", self.norm(f"{name}.mlp_norm", pooled)))[0]
-
-    def frame(self, image: np.ndarray) -> SimpleNamespace:
-        """Everything the tower computes of one frame (C, H, W): hidden states, attention weights, pooled vector."""
-        p = self.config.patch_size
-        rows, columns = image.shape[1] // p, image.shape[2] // p
-        phase = rope_phase(rows, columns, self.head_dim, self.config.rope_theta)
-        patches = [
-            image[:, r * p : (r + 1) * p, c * p : (c + 1) * p].ravel() for r in range(rows) for c in range(columns)
-        ]
-        x = self.linear("patch_embed", np.asarray(patches, np.float64)) + self.weights["patch_embed.bias"]
-        hidden_states, attentions = [x], []
-        for i, kind in enumerate(self.config.layer_types):
-            normed = self.norm(f"layers.{i}.attention_norm", x)
-            if kind == "linear_attention":
-                x = x + self.linear_attention(f"layers.{i}.attention", normed, phase)
-            else:
-                attended, weights = self.softmax_attention(f"layers.{i}.attention", normed, phase)
-                attentions.append(weights)
-                x = x + attended
-            x = x + self.mlp(f"layers.{i}.mlp", self.norm(f"layers.{i}.mlp_norm", x))
-            hidden_states.append(x)
-        hidden_states[-1] = self.norm("final_norm", x)
-        pooled = self.pool(hidden_states[-1]) if "head.query" in self.weights else None
-        return SimpleNamespace(hidden_states=hidden_states, attentions=attentions, pooled=pooled)
 
 
 def record_allocations(run: Callable[[], object]) -> SimpleNamespace:
