@@ -10,8 +10,22 @@ import os
 import sys
 from pathlib import Path
 
+import torch
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    pipeline,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
 
 PACKAGE = "turingvit_hf"
+TRUST = {"trust_remote_code": True}
 
 
 class WithoutPackage:
@@ -31,6 +45,7 @@ class WithoutPackage:
 def hide_package() -> None:
     """Makes the package unimportable."""
     sys.meta_path[:] = [WithoutPackage(finder) for finder in sys.meta_path]
+    assert PACKAGE not in sys.modules
     assert importlib.util.find_spec(PACKAGE) is None
 
 
@@ -39,118 +54,123 @@ def show_package() -> None:
     sys.meta_path[:] = [finder.finder if isinstance(finder, WithoutPackage) else finder for finder in sys.meta_path]
 
 
-def gradients(model, inputs):
-    """The loss of a forward pass and all gradients, by name."""
-    import torch
-
-    model.zero_grad()
-    torch.manual_seed(0)
-    loss = model(**inputs).last_hidden_state.square().sum()
-    loss.backward()
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), **found}
+def full_name(thing) -> str:
+    """Module and name of an object's class."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def tower_outputs(model, inputs) -> dict:
-    """Outputs of a tower for all input forms, and gradients."""
-    import torch
-
+def tower_outputs(model, forms: dict[str, dict]) -> dict:
+    """Outputs of a tower for each input form, and the gradients of all its parameters."""
     outputs = {}
-    for form, form_inputs in inputs.items():
-        with torch.no_grad():
-            found = model(**form_inputs)
-        outputs[form] = (found.last_hidden_state, found.pooler_output)
-        outputs[f"{form} gradients"] = gradients(model, form_inputs)
+    for form, inputs in forms.items():
+        model.zero_grad()
+        found = model(**inputs)
+        (found.last_hidden_state.square().sum() + found.pooler_output.sum()).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+        outputs[form] = (found.last_hidden_state.detach(), found.pooler_output.detach(), gradients)
     return outputs
+
+
+def from_folder_and_hub(inputs: dict) -> dict:
+    """What a tower gives, loaded from a folder and from the cache of a hub, and what a pipeline gives."""
+    results = {}
+    for place, checkpoint in {"folder": "tower (v1)", "hub": "someone/tower"}.items():
+        tower = AutoModel.from_pretrained(checkpoint, **TRUST)
+        processor = AutoImageProcessor.from_pretrained(checkpoint, **TRUST)
+        results[place] = {
+            "classes": (full_name(tower), full_name(processor)),
+            "tower": tower_outputs(tower, inputs["forms"]),
+            "processed": dict(processor(inputs["pictures"], return_tensors="pt")),
+        }
+    compiled = torch.compile(tower, fullgraph=True, backend="eager")
+    results["compiled"] = compiled(**inputs["forms"]["packed"]).last_hidden_state.detach()
+    extract = pipeline("image-feature-extraction", model="tower (v1)", **TRUST)
+    results["pipeline"] = extract(inputs["pictures"], return_tensors=True)
+    return results
+
+
+def other_towers(inputs: dict) -> dict:
+    """What the classifier and the backbone give."""
+    classifier = AutoModelForImageClassification.from_pretrained("classifier", **TRUST)
+    assert AutoModel.from_pretrained("classifier", **TRUST).head is not None
+
+    # AutoBackbone.from_pretrained asks the hub for a repository of that name, even if it is a folder
+    backbone_class = type(AutoBackbone.from_config(AutoConfig.from_pretrained("backbone", **TRUST), **TRUST))
+    backbone = backbone_class.from_pretrained("backbone")
+    assert AutoModel.from_pretrained("backbone", **TRUST).head is None
+    with torch.no_grad():
+        return {
+            "classifier": classifier(**inputs["forms"]["packed"]).logits,
+            "labels": classifier.config.id2label,
+            "backbone": backbone(inputs["forms"]["dense"]["pixel_values"]).feature_maps,
+        }
+
+
+def vlms(inputs: dict) -> dict:
+    """What VLMs give, which themselves are transformers' own."""
+    llava = AutoModelForImageTextToText.from_pretrained("llava", **TRUST)
+    processor = AutoProcessor.from_pretrained("llava", **TRUST)
+    mistral3 = AutoModelForImageTextToText.from_pretrained("mistral3", **TRUST)
+    assert "turingvit" not in CONFIG_MAPPING
+    chat = processor(**inputs["chat"], return_tensors="pt")
+    llava.save_pretrained("llava again")
+    llava_again = AutoModelForImageTextToText.from_pretrained("llava again", **TRUST)
+    assert type(llava_again.model.vision_tower) is not type(llava.model.vision_tower)
+    with torch.no_grad():
+        return {
+            "vlm classes": [full_name(x) for x in (llava, llava.model.vision_tower, processor.image_processor)],
+            "chat": dict(chat),
+            "llava": llava(**chat).logits,
+            "llava again": llava_again(**chat).logits,
+            "mistral3": mistral3(**inputs["mistral3"]).logits,
+        }
+
+
+def card() -> dict:
+    """What the code on the model card gives."""
+    text = Path("tower (v1)", "README.md").read_text(encoding="utf-8")
+    (snippet,) = [block.removeprefix("python\n") for block in text.split("```")[1::2]]
+    names = {}
+    exec(snippet, names)
+    return {"card": names["outputs"].last_hidden_state.detach()}
+
+
+def copies_and_package(inputs: dict) -> dict:
+    """What two copies of the code and then the package give in one process, and what the first copy gives then."""
+    first = AutoModel.from_pretrained("tower (v1)", **TRUST)
+    first.save_pretrained("saved again")
+    AutoImageProcessor.from_pretrained("tower (v1)", **TRUST).save_pretrained("saved again")
+    second = AutoModel.from_pretrained("saved again", **TRUST)
+    processor = AutoImageProcessor.from_pretrained("saved again", **TRUST)
+    assert type(second) is not type(first)
+    results = {
+        "saved again": tower_outputs(second, inputs["forms"]),
+        "processed again": dict(processor(inputs["pictures"], return_tensors="pt")),
+    }
+    assert PACKAGE not in sys.modules
+    show_package()
+    import turingvit_hf
+
+    package = turingvit_hf.TuringViTModel.from_pretrained("tower (v1)")
+    for name, model in {"package": package, "first copy": first, "second copy": second}.items():
+        results[name] = tower_outputs(model, inputs["forms"])
+    vlm = AutoModelForImageTextToText.from_pretrained("llava", **TRUST)
+    with torch.no_grad():
+        results["llava beside package"] = vlm(**inputs["chat tensors"]).logits
+    # from now on the Auto classes take the package's code, whatever a checkpoint brings
+    assert type(AutoModel.from_pretrained("tower (v1)", **TRUST)) is turingvit_hf.TuringViTModel
+    return results
 
 
 def main(folder: Path) -> None:
     """Loads every export of the folder."""
     hide_package()
-    import torch
-    from transformers import (
-        AutoBackbone,
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModel,
-        AutoModelForImageClassification,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        pipeline,
-    )
-
     inputs = torch.load(folder / "inputs.pt", weights_only=False)
     torch.set_num_threads(inputs["threads"])
     os.chdir(folder)
-    trust = {"trust_remote_code": True}
-    results = {}
-
-    tower = AutoModel.from_pretrained("tower (v1)", **trust)
-    results["tower class"] = f"{type(tower).__module__}.{type(tower).__qualname__}"
-    results["tower"] = tower_outputs(tower, inputs["forms"])
-    compiled = torch.compile(tower, fullgraph=True, backend="eager")
-    results["compiled"] = compiled(**inputs["forms"]["packed"]).last_hidden_state.detach()
-
-    processor = AutoImageProcessor.from_pretrained("tower (v1)", **trust)
-    results["processor class"] = f"{type(processor).__module__}.{type(processor).__qualname__}"
-    results["processed"] = dict(processor(inputs["pictures"], return_tensors="pt"))
-    extract = pipeline("image-feature-extraction", model="tower (v1)", **trust)
-    results["pipeline"] = extract(inputs["pictures"], return_tensors=True)
-
-    classifier = AutoModelForImageClassification.from_pretrained("classifier", **trust)
-    with torch.no_grad():
-        results["classifier"] = classifier(**inputs["forms"]["packed"]).logits
-    results["labels"] = classifier.config.id2label
-    assert AutoModel.from_pretrained("classifier", **trust).head is not None
-
-    config = AutoConfig.from_pretrained("backbone", **trust)
-    backbone_class = type(AutoBackbone.from_config(config, **trust))
-    backbone = backbone_class.from_pretrained("backbone")
-    with torch.no_grad():
-        results["backbone"] = backbone(inputs["forms"]["dense"]["pixel_values"]).feature_maps
-    assert AutoModel.from_pretrained("backbone", **trust).head is None
-
-    tower.save_pretrained("saved again")
-    processor.save_pretrained("saved again")
-    again = AutoModel.from_pretrained("saved again", **trust)
-    assert type(again) is not type(tower)
-    results["saved again"] = tower_outputs(again, inputs["forms"])
-    results["processed again"] = dict(
-        AutoImageProcessor.from_pretrained("saved again", **trust)(inputs["pictures"], return_tensors="pt")
-    )
-
-    vlm = AutoModelForImageTextToText.from_pretrained("llava", **trust)
-    results["vlm classes"] = [type(vlm).__module__, type(vlm.model.vision_tower).__module__]
-    vlm_processor = AutoProcessor.from_pretrained("llava", **trust)
-    assert type(vlm_processor.image_processor).__module__.startswith("transformers_modules.llava.")
-    chat = vlm_processor(**inputs["chat"], return_tensors="pt")
-    results["vlm inputs"] = dict(chat)
-    with torch.no_grad():
-        results["vlm"] = vlm(**chat).logits
-
-    other = AutoModelForImageTextToText.from_pretrained("mistral3", **trust)
-    with torch.no_grad():
-        results["other vlm"] = other(**inputs["other chat"]).logits
-
-    # the code on the model card, as a reader would run it
-    card = Path("tower (v1)", "README.md").read_text(encoding="utf-8")
-    (snippet,) = [block.removeprefix("python\n") for block in card.split("```")[1::2]]
-    names = {}
-    exec(snippet, names)
-    results["card"] = type(names["outputs"].last_hidden_state)
-
-    # from here on the package is there too, imported after two copies of its code
-    assert PACKAGE not in sys.modules
-    show_package()
-    import turingvit_hf
-
-    local = turingvit_hf.TuringViTModel.from_pretrained("tower (v1)")
-    results["package"] = tower_outputs(local, inputs["forms"])
-    results["tower after package"] = tower_outputs(tower, inputs["forms"])
-    results["saved again after package"] = tower_outputs(again, inputs["forms"])
-    # the Auto classes now take the package's code, whatever the checkpoint says
-    assert type(AutoModel.from_pretrained("tower (v1)", **trust)) is turingvit_hf.TuringViTModel
-    torch.save(results, "outputs.pt")
+    results = from_folder_and_hub(inputs) | other_towers(inputs) | vlms(inputs) | card()
+    inputs["chat tensors"] = results["chat"]
+    torch.save(results | copies_and_package(inputs), "outputs.pt")
 
 
 if __name__ == "__main__":

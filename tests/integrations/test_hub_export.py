@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,17 +79,30 @@ def inputs(exports) -> dict:
         "threads": torch.get_num_threads(),
         "forms": {"dense": dense_inputs(), "packed": packed_inputs(), "padded": padded},
         "pictures": pictures([(40, 20), (9, 31), (16, 16)]),
-        "other chat": mistral3_inputs(),
+        "mistral3": mistral3_inputs(),
         "chat": {"images": pictures([(16, 12)]), "text": ["<image> w5 w17"]},
     }
     torch.save(inputs, exports / "inputs.pt")
     return inputs
 
 
+def hub_cache(export: Path, folder: Path) -> Path:
+    """A cache of hub downloads that holds the export as the repository someone/tower."""
+    repository, commit = folder / "models--someone--tower", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(export, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def remote(exports, inputs, tmp_path_factory) -> dict:
     """What a process without the package got out of the exports."""
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")),
+        "HF_HUB_CACHE": str(hub_cache(exports / "tower (v1)", tmp_path_factory.mktemp("hub"))),
+        "HF_HUB_OFFLINE": "1",
+    }
     result = subprocess.run(
         [sys.executable, "-P", SCRIPT, exports],
         env=environment,
@@ -115,63 +129,65 @@ def assert_equal(found, expected) -> None:
         assert torch.equal(found, expected)
 
 
-def test_tower_without_the_package(remote, models, inputs):
-    assert remote["tower class"].startswith("transformers_modules.tower (v1).")
-    assert remote["tower class"].endswith(".modeling_turingvit.TuringViTModel")
-    expected = remote_code.tower_outputs(models["tower (v1)"], inputs["forms"])
-    assert_equal(remote["tower"], expected)
-    assert_equal(remote["compiled"], expected["packed"][0])
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_tower_and_processor_without_the_package(remote, models, inputs, place):
+    found = remote[place]
+    prefix = {"folder": "transformers_modules.tower (v1).", "hub": "transformers_modules.someone.tower."}[place]
+    tower_class, processor_class = found["classes"]
+    assert tower_class.startswith(prefix)
+    assert tower_class.endswith(".modeling_turingvit.TuringViTModel")
+    assert processor_class.startswith(prefix)
+    assert processor_class.endswith(".image_processing_turingvit.TuringViTImageProcessor")
+    assert_equal(found["tower"], remote_code.tower_outputs(models["tower (v1)"], inputs["forms"]))
+    assert_equal(found["processed"], dict(tiny_processor()(inputs["pictures"], return_tensors="pt")))
 
 
-def test_processor_and_pipeline_without_the_package(remote, models, inputs):
-    assert remote["processor class"].endswith(".image_processing_turingvit.TuringViTImageProcessor")
-    processor = tiny_processor()
-    assert_equal(remote["processed"], dict(processor(inputs["pictures"], return_tensors="pt")))
+def test_pipeline_and_compiler_without_the_package(remote, models, inputs):
+    tower, processor = models["tower (v1)"], tiny_processor()
     with torch.no_grad():
         expected = [
-            models["tower (v1)"](**processor(picture, return_tensors="pt")).last_hidden_state
-            for picture in inputs["pictures"]
+            tower(**processor(picture, return_tensors="pt")).last_hidden_state for picture in inputs["pictures"]
         ]
     assert_equal(remote["pipeline"], expected)
+    assert_equal(remote["compiled"], remote["folder"]["tower"]["packed"][0])
 
 
-def test_classifier_without_the_package(remote, models, inputs):
+def test_classifier_and_backbone_without_the_package(remote, models, inputs):
     with torch.no_grad():
         assert_equal(remote["classifier"], models["classifier"](**inputs["forms"]["packed"]).logits)
+        expected = models["backbone"](inputs["forms"]["dense"]["pixel_values"]).feature_maps
+    assert_equal(remote["backbone"], expected)
     assert remote["labels"] == LABELS
 
 
-def test_backbone_without_the_package(remote, models, inputs):
-    with torch.no_grad():
-        expected = models["backbone"](inputs["forms"]["dense"]["pixel_values"]).feature_maps
-    assert_equal(remote["backbone"], expected)
-
-
-def test_vlm_without_the_package(remote, models, inputs):
-    vlm, tower = remote["vlm classes"]
-    assert vlm == "transformers.models.llava.modeling_llava"
+def test_vlms_without_the_package(remote, models, inputs):
+    vlm, tower, image_processor = remote["vlm classes"]
+    assert vlm == "transformers.models.llava.modeling_llava.LlavaForConditionalGeneration"
     assert tower.startswith("transformers_modules.llava.")
+    assert image_processor.startswith("transformers_modules.llava.")
     chat = tiny_llava_processor()(**inputs["chat"], return_tensors="pt")
-    assert_equal(remote["vlm inputs"], dict(chat))
+    assert_equal(remote["chat"], dict(chat))
     with torch.no_grad():
-        assert_equal(remote["vlm"], models["llava"](**chat).logits)
-        assert_equal(remote["other vlm"], models["mistral3"](**inputs["other chat"]).logits)
+        expected = models["llava"](**chat).logits
+        for who in ("llava", "llava again", "llava beside package"):
+            assert_equal(remote[who], expected)
+        assert_equal(remote["mistral3"], models["mistral3"](**inputs["mistral3"]).logits)
+
+
+def test_the_card_runs(remote):
+    assert remote["card"].shape == (320 * 240 // PATCH**2 + 160 * 480 // PATCH**2, 32)
 
 
 def test_saved_again_without_the_package(remote):
     """transformers copies the code of a model that it loaded so."""
-    assert_equal(remote["saved again"], remote["tower"])
-    assert_equal(remote["processed again"], remote["processed"])
-
-
-def test_the_card_runs(remote):
-    assert remote["card"] is torch.Tensor
+    assert_equal(remote["saved again"], remote["folder"]["tower"])
+    assert_equal(remote["processed again"], remote["folder"]["processed"])
 
 
 def test_package_and_copies_in_one_process(remote):
     """Operators are global to a process; each copy of the code keeps its own."""
-    for who in ("package", "tower after package", "saved again after package"):
-        assert_equal(remote[who], remote["tower"])
+    for who in ("package", "first copy", "second copy"):
+        assert_equal(remote[who], remote["folder"]["tower"])
 
 
 def test_exported_files(exports, models):

@@ -40,24 +40,22 @@ TOWER_CLASSES = (TuringViTModel, TuringViTForImageClassification, TuringViTBackb
 
 VLM_CONFIGURATION = '''\
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The configuration of a {config_class} with a TuringViT; importing it makes the Auto classes know that tower."""
+"""The configuration of a VLM of transformers whose tower is a TuringViT."""
 
 import transformers
-from transformers import AutoConfig, AutoModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .configuration_turingvit import TuringViTConfig
 from .modeling_turingvit import TuringViTModel
 
 
-# the installed package, where it was imported, goes first
-if TuringViTConfig.model_type not in CONFIG_MAPPING:
-    AutoConfig.register(TuringViTConfig.model_type, TuringViTConfig)
-    AutoModel.register(TuringViTConfig, TuringViTModel)
+# known by this copy's own class and not by a model type, so no other copy and no installed package is in the way
+transformers.AutoModel.register(TuringViTConfig, TuringViTModel)
 
 
 class {config_class}(transformers.{config_class}):
-    """The class of the same name in transformers, which finds the model class by that name."""
+    """As in transformers, which finds the model class by this name, but with this folder's tower inside."""
+
+    sub_configs_defaults = transformers.{config_class}.sub_configs_defaults | {{"vision_config": TuringViTConfig}}
 '''
 
 
@@ -131,8 +129,8 @@ def _complete_tower(export: Path, model: PreTrainedModel, *, has_processor: bool
 def _complete_vlm(export: Path, model: PreTrainedModel, processor: Any) -> None:
     """Adds to a VLM's saved weights what makes the folder stand on its own.
 
-    Nested configurations know no `auto_map`. But the VLM's own may have one, and loading it imports a file that
-    registers the tower; its class must have the name of the original, since transformers finds the model class by it.
+    A nested configuration's `auto_map` is not read, but the VLM's own may name a class that knows the tower. That must
+    have the name of the original, since transformers finds the model class by it.
     """
     config_class = type(model.config)
     file_name = f"configuration_{model.config.model_type}_turingvit"
