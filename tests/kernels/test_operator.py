@@ -21,6 +21,8 @@ from tests.helpers import (
 from turingvit_hf.kernels.linear_attention import (
     BACKENDS,
     choose_backend,
+    explain_backend,
+    triton_backend,
     turing_linear_attention,
     use_linear_attention_backend,
 )
@@ -226,11 +228,20 @@ def test_a_block_ends_when_something_fails_in_it(recorded):
 
 
 def test_the_gpu_rule_prefers_triton_where_it_is_installed(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "triton", BACKENDS["reference"])
-    assert choose_backend(None, torch.device("cuda")) == "triton"
-    assert choose_backend("torch", torch.device("cuda")) == "torch"
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(triton_backend, "launch_family", lambda device: "sm_90")
+    assert choose_backend(None, gpu) == "triton"
+    assert choose_backend("torch", gpu) == "torch"
+    # what the kernels do not take runs on torch: a head size, a dtype, an old GPU, an installation without Triton
+    assert choose_backend(None, gpu, head_dim=48) == "torch"
+    assert choose_backend(None, gpu, torch.float64) == "torch"
+    assert choose_backend(None, gpu, torch.float32, 128) == "torch"
+    monkeypatch.setattr(triton_backend, "launch_family", lambda device: None)
+    assert choose_backend(None, gpu) == "torch"
+    assert "compute capability 8.0" in explain_backend(gpu)[1]
     monkeypatch.delitem(BACKENDS, "triton")
-    assert choose_backend(None, torch.device("cuda")) == "torch"
+    assert choose_backend(None, gpu) == "torch"
+    assert explain_backend(gpu) == ("torch", "the package triton is not installed")
 
 
 @pytest.mark.parametrize("choose", [run_once, lambda name: use_linear_attention_backend(name).__enter__()])

@@ -1,56 +1,12 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The public operator: argument checks and the choice of a backend."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from turingvit_hf.kernels.linear_attention import reference, torch_backend
-
-
-BACKENDS: dict[str, Callable[..., torch.Tensor]] = {
-    "reference": reference.linear_attention,
-    "torch": torch_backend.linear_attention,
-}
-
-# A plain global and not a context variable: the backward pass may run layers again (activation checkpointing) in
-# autograd's own threads, which inherit no context.
-_forced_backend: str | None = None
-
-
-def choose_backend(name: str | None, device: torch.device) -> str:
-    """The name of the backend that will run: the one asked for, else the one of the tensors' device.
-
-    Args:
-        name: A key of `BACKENDS`, or None for the rule: `triton` on a GPU where it is installed, else `torch`.
-        device: Where the tensors are.
-
-    Raises:
-        ValueError: `name` is no backend of this installation.
-    """
-    name = name or ("triton" if device.type == "cuda" and "triton" in BACKENDS else "torch")
-    if name not in BACKENDS:
-        raise ValueError(f"no linear-attention backend {name!r}; this installation has {sorted(BACKENDS)}")
-    return name
-
-
-@contextmanager
-def use_linear_attention_backend(name: str) -> Iterator[None]:
-    """Makes every tower use the named backend until the block ends; it overrules what a model was set to.
-
-    Keep the backward pass inside the block when activation checkpointing is on: layers run again there.
-
-    Raises:
-        ValueError: `name` is no backend of this installation.
-    """
-    global _forced_backend
-    choose_backend(name, torch.device("cpu"))
-    before, _forced_backend = _forced_backend, name
-    try:
-        yield
-    finally:
-        _forced_backend = before
+from turingvit_hf.kernels.linear_attention.backends import BACKENDS, choose_backend, forced_backend
 
 
 def turing_linear_attention(
@@ -98,7 +54,7 @@ def turing_linear_attention(
         ValueError: A shape, the activation or the backend is not one of those above.
     """
     _check(q, k, v, cu_seqlens, cos=cos, sin=sin, gate=gate, norm_weight=norm_weight, activation=activation)
-    run = BACKENDS[choose_backend(_forced_backend or backend, q.device)]
+    run = BACKENDS[choose_backend(forced_backend() or backend, q.device, q.dtype, q.shape[-1])]
     with _without_autocast(q.device.type):
         if cu_seqlens is not None:
             return run(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, activation, scale)
@@ -121,12 +77,22 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
 
 
 def _check(q, k, v, cu_seqlens, *, cos, sin, gate, norm_weight, activation) -> None:
-    """Raises ValueError for shapes that do not fit together."""
+    """Raises ValueError for shapes, dtypes, strides or devices that do not fit together."""
     if q.dim() != (4 if cu_seqlens is None else 3):
         raise ValueError(f"q must be (T, H, K) with cu_seqlens or (B, N, H, K) without, got {tuple(q.shape)}")
     *tokens, num_heads, head_dim = q.shape
     if k.shape != q.shape or v.shape != q.shape:
         raise ValueError(f"q, k and v differ in shape: {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}")
+    for name, x in (("k", k), ("v", v), ("gate", gate)):
+        if x is not None and x.dtype != q.dtype:
+            raise ValueError(f"{name} is {x.dtype}, q is {q.dtype}: projections and gate share one dtype")
+    for name, x in (("q", q), ("k", k), ("v", v), ("gate", gate)):
+        if x is not None and x.shape[-1] > 1 and x.stride(-1) != 1:
+            raise ValueError(f"the last dimension of {name} must be contiguous, its stride is {x.stride(-1)}")
+    if cu_seqlens is not None and cu_seqlens.device != q.device:
+        raise ValueError(f"cu_seqlens is on {cu_seqlens.device}, q is on {q.device}")
+    if cu_seqlens is not None and (cu_seqlens.dim() != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64)):
+        raise ValueError(f"cu_seqlens must be (S + 1,) int32, got {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}")
     if (cos is None) != (sin is None):
         raise ValueError("cos and sin go together: one of them is None")
     if cos is not None and not (cos.shape == sin.shape == (*tokens, head_dim // 2)):
