@@ -1,8 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """A short comparison with the reference on first use, so that a miscompiled kernel is an error and not a bad model.
 
-Kernels were miscompiled by released compilers on released GPUs before. The comparison takes a ragged pack of 318 tokens
-forward and backward, once a process for each device, dtype and head size. TURINGVIT_SELF_TEST=0 turns it off.
+Released compilers have miscompiled such kernels before. The comparison takes a ragged pack of 318 tokens forward and
+backward, once a process for each device, dtype and head size. TURINGVIT_SELF_TEST=0 turns it off.
 """
 
 import os
@@ -52,8 +52,8 @@ def ensure_passed(
         _passed.discard(key)
         raise RuntimeError(
             f"linear attention in {dtype} with heads of {head_dim} fails its self-test on {device}: {worst} is off by "
-            f"{errors[worst]:.1e}, allowed is {TOLERANCE[dtype]:.0e}. The compiled kernels are wrong here; use another "
-            "Triton release, or the torch backend: model.set_linear_attention_backend('torch')"
+            f"{errors[worst]:.1e}, allowed is {TOLERANCE[dtype]:.0e}. The compiled kernels are wrong here: take "
+            "another Triton release, or the torch backend: model.set_linear_attention_backend('torch')"
         )
 
 
@@ -62,10 +62,7 @@ def compare(linear_attention: Callable[..., torch.Tensor], device: torch.device,
     inputs, fixed, grad = _make_inputs(device, dtype, head_dim)
     actual = _outputs_and_grads(linear_attention, inputs, fixed, grad)
     exact = _outputs_and_grads(reference.linear_attention, {k: x.float() for k, x in inputs.items()}, fixed, grad)
-    return {
-        name: float((actual[name].float() - exact[name]).norm() / exact[name].norm().clamp_min(1e-30))
-        for name in exact
-    }
+    return {name: float((actual[name].float() - x).norm() / x.norm().clamp_min(1e-30)) for name, x in exact.items()}
 
 
 def _make_inputs(device: torch.device, dtype: torch.dtype, head_dim: int):
