@@ -325,10 +325,9 @@ def test_vlm_that_forgets_its_tower_is_refused(tmp_path):
     [
         (CLIPImageProcessor(), "TuringViTImageProcessor or None, got CLIPImageProcessor"),
         (TuringViTImageProcessor(patch_size=8), "patch_size is 8, the tower's is 4"),
-        (tiny_processor(do_pack=True), "do_pack=True"),
         (tiny_processor(return_image_sizes=True), "return_image_sizes=True"),
     ],
-    ids=["of another model", "other patches", "always packs", "for a VLM"],
+    ids=["of another model", "other patches", "for a VLM"],
 )
 def test_processor_that_does_not_fit_is_refused(tmp_path, processor, message):
     with pytest.raises(ValueError, match=message):

@@ -107,3 +107,13 @@ def test_fixed_size_makes_any_batch(checkpoints):
         with torch.no_grad():
             expected = model(**tiny_processor(**options)(image, return_tensors="pt")).last_hidden_state
         torch.testing.assert_close(result, expected)
+
+
+def test_a_processor_that_packs_is_saved_as_one_that_does_not(tmp_path, checkpoints):
+    _, model = checkpoints["tower without head"]
+    model.save_pretrained(tmp_path)
+    tiny_processor(do_pack=True).save_pretrained(tmp_path)
+    results = extract(str(tmp_path), SAME, batch_size=4)
+    assert len(results) == len(SAME)
+    for image, result in zip(SAME, results, strict=True):
+        torch.testing.assert_close(result, direct(model, image, "last_hidden_state"))

@@ -323,7 +323,7 @@ def test_extreme_images(size):
     "options",
     [
         {},
-        {"do_pack": True, "max_patches": 64},
+        {"max_patches": 64},
         {"do_pack": False, "return_image_sizes": True, "merge_size": 2},
         {"resolution": "fixed", "size": {"height": 32, "width": 64}, "image_mean": [0.1, 0.2, 0.3], "resample": 2},
         {"resolution": "bounded", "min_side": 32, "max_side": 64, "seed": 5},
@@ -343,6 +343,15 @@ def test_saving_changes_nothing(options, tmp_path):
         assert encoding.keys() == expected.keys()
         for key in expected:
             np.testing.assert_array_equal(encoding[key], expected[key])
+
+
+def test_packing_is_a_choice_of_the_call_and_not_saved(tmp_path):
+    processor = TuringViTImageProcessor(do_pack=True, patch_size=8)
+    processor.save_pretrained(tmp_path)
+    assert processor.do_pack is True
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert loaded.do_pack is None
+    assert loaded.patch_size == 8
 
 
 def test_calls_leave_input_and_processor_alone():

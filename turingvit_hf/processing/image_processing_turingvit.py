@@ -109,6 +109,17 @@ class TuringViTImageProcessor(PilBackend):
             return ["pixel_values", "image_grid_thw"]
         return ["pixel_values", "image_sizes"] if self.return_image_sizes else ["pixel_values"]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they are saved; `do_pack=True` is not, and comes back as None.
+
+        Pipelines join the outputs of single images along the first dimension. Packs joined so are one pack again, and
+        a pipeline would return a wrong number of results without an error.
+        """
+        settings = super().to_dict()
+        if settings.get("do_pack"):
+            settings["do_pack"] = None
+        return settings
+
     def preprocess(self, images: ImageInput, **kwargs: Unpack[TuringViTImageProcessorKwargs]) -> BatchFeature:
         """Return the images as model inputs, in the form that the class's table names.
 
