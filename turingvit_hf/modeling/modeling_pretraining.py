@@ -163,7 +163,8 @@ class TuringViTDualEncoderModel(PreTrainedModel):
     def __init__(self, config: TuringViTDualEncoderConfig):
         super().__init__(config)
         self.turingvit = TuringViTModel._from_config(config.vision_config)
-        self.text_model = _text_model(config.text_config)
+        # the configuration has turned None and dictionaries into configurations
+        self.text_model = _text_model(config.text_config)  # pyrefly: ignore[bad-argument-type]
         self.visual_projection = nn.Linear(self.turingvit.config.hidden_size, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(self.text_model.config.hidden_size, config.projection_dim, bias=False)
         # one value each, but not scalars: FSDP2 shards along a dimension
