@@ -40,6 +40,7 @@ from turingvit_hf.training.objectives import ContrastiveObjective
 from turingvit_hf.training.output_folder import choose_folder, written_in_one_piece
 from turingvit_hf.training.progress import TimeBudgetProgress
 from turingvit_hf.training.text import small_text_config, train_tokenizer
+from turingvit_hf.training.threads import FastestThreads, one_thread
 from turingvit_hf.training.timebox import TimeBudget, TimeBudgetCallback, time_based_schedule
 from turingvit_hf.training.trainer import TuringViTTrainer
 
@@ -116,13 +117,13 @@ def run_quickstart(
         )
     budget = TimeBudget(60 * minutes)
     target = choose_folder(out, default="turingvit-quickstart", marker=MARKER, overwrite=overwrite)
-    with written_in_one_piece(target) as folder:
-        result = _run_steps(data, folder, budget, seed)
+    with written_in_one_piece(target) as folder, one_thread() as num_threads:
+        result = _run_steps(data, folder, budget, seed=seed, num_threads=num_threads)
     logger.info("wrote %s after %.0f s", target, budget.elapsed())
     return result, target
 
 
-def _run_steps(data: str, folder: Path, budget: TimeBudget, seed: int) -> QuickstartResult:
+def _run_steps(data: str, folder: Path, budget: TimeBudget, *, seed: int, num_threads: int) -> QuickstartResult:
     set_seed(seed)
     pairs = prepare_pairs(data, budget.seconds / 60, seed=seed)
     test = pairs["test"]
@@ -135,7 +136,9 @@ def _run_steps(data: str, folder: Path, budget: TimeBudget, seed: int) -> Quicks
     # what comes after training: measuring again, saving, the demonstrations, drawing
     reserve = 12 + 4 * (budget.elapsed() - started)
     seconds = max(budget.left() - reserve, budget.seconds / 4)
-    training = train_model(model, processor, pairs, seconds=seconds, batch_size=batch_size, seed=seed)
+    training = train_model(
+        model, processor, pairs, seconds=seconds, batch_size=batch_size, num_threads=num_threads, seed=seed
+    )
     after, images_NE, texts_NE = measure(model, processor, test)
     logger.info("%s", describe_metrics(before, after, num_pairs=len(test)))
 
@@ -218,6 +221,7 @@ def train_model(
     *,
     seconds: float,
     batch_size: int,
+    num_threads: int,
     seed: int,
 ) -> Training:
     """Trains the model in place for so many seconds: Trainer, SigLIP loss, images packed at their own resolution."""
@@ -231,7 +235,7 @@ def train_model(
             args=_training_arguments(scratch, batch_size=batch_size, seed=seed),
             train_dataset=pairs["train"],
             data_collator=ImageTextCollator(processor.image_processor, processor.tokenizer),
-            callbacks=[TimeBudgetCallback(budget), progress],
+            callbacks=[TimeBudgetCallback(budget), FastestThreads(num_threads), progress],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.lr_scheduler = time_based_schedule(trainer.create_optimizer(), budget)
