@@ -146,5 +146,10 @@ def test_help_lists_the_commands(invoke):
 def test_info_names_versions_devices_and_backends(invoke):
     result = invoke("info")
     assert result.exit_code == 0
-    for part in (f"torch {torch.__version__}", "cpu: ", "linear-attention backends here: reference, torch"):
+    for part in (
+        f"torch {torch.__version__}",
+        "\ncpu: ",
+        "backends of linear attention: reference, torch",
+        "runs on torch:",
+    ):
         assert part in result.output

@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `turingvit --help` does not wai
 """
 
 import logging
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,28 +71,26 @@ def quickstart(
 
 @app.command(epilog="Example: turingvit info")
 def info() -> None:
-    """Show versions, devices, and the backends of linear attention with the reason for each choice."""
+    """Show versions, devices, and which backend of linear attention runs on each device and why."""
     import torch
     import transformers
 
     import turingvit_hf
-    from turingvit_hf.kernels.linear_attention import BACKENDS, choose_backend
+    from turingvit_hf.kernels.linear_attention import BACKENDS, explain_backend
 
-    typer.echo(
-        f"turingvit_hf {turingvit_hf.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
-    )
-    typer.echo(f"python {sys.version.split()[0]} on {sys.platform}")
-    devices = [torch.device("cpu")]
-    typer.echo(f"cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        typer.echo(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-        devices.append(torch.device("cuda", index))
-    typer.echo(f"linear-attention backends here: {', '.join(sorted(BACKENDS))}")
-    if "triton" not in BACKENDS:
-        typer.echo("  no triton: it needs the package triton (Linux) and a GPU")
-    for device in devices:
-        typer.echo(f"  {device}: {choose_backend(None, device)}, the default of its kind of device")
+    for module in (turingvit_hf, torch, transformers):
+        typer.echo(f"{module.__name__} {module.__version__}")
+    typer.echo(f"python {platform.python_version()} on {platform.platform()}")
+    typer.echo(f"backends of linear attention: {', '.join(sorted(BACKENDS))}")
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    for device in (torch.device("cpu"), *devices):
+        if device.type == "cpu":
+            name = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        else:
+            properties = torch.cuda.get_device_properties(device)
+            name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        backend, reason = explain_backend(device)
+        typer.echo(f"{device}: {name}\n  linear attention in bfloat16 runs on {backend}: {reason}")
 
 
 @contextmanager
