@@ -22,6 +22,11 @@ TOLERANCE = {torch.float32: 5e-3, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 _passed: set[tuple[torch.device, torch.dtype, int]] = set()
 
 
+def is_on() -> bool:
+    """Whether the comparison runs: unless TURINGVIT_SELF_TEST=0 turns it off."""
+    return os.environ.get("TURINGVIT_SELF_TEST") != "0"
+
+
 def ensure_passed(
     linear_attention: Callable[..., torch.Tensor], device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> None:
@@ -37,7 +42,7 @@ def ensure_passed(
         RuntimeError: A value or gradient is further from the reference than rounding explains.
     """
     key = (device, dtype, head_dim)
-    if key in _passed or os.environ.get("TURINGVIT_SELF_TEST") == "0":
+    if key in _passed or not is_on():
         return
     # Before it runs: the backend comes by here again while it is tested.
     _passed.add(key)
@@ -59,28 +64,47 @@ def ensure_passed(
 
 def compare(linear_attention: Callable[..., torch.Tensor], device: torch.device, dtype: torch.dtype, head_dim: int):
     """Relative errors by norm of the output and of each gradient, by name."""
-    inputs, fixed, grad = _make_inputs(device, dtype, head_dim)
-    actual = _outputs_and_grads(linear_attention, inputs, fixed, grad)
-    exact = _outputs_and_grads(reference.linear_attention, {k: x.float() for k, x in inputs.items()}, fixed, grad)
-    return {name: float((actual[name].float() - x).norm() / x.norm().clamp_min(1e-30)) for name, x in exact.items()}
+    problem = Problem(device, dtype, head_dim)
+    return problem.errors(linear_attention)
 
 
-def _make_inputs(device: torch.device, dtype: torch.dtype, head_dim: int):
-    generator = torch.Generator().manual_seed(0)
-    num_tokens, width = sum(LENGTHS), NUM_HEADS * head_dim
+class Problem:
+    """A normed, gated pack of random numbers on a device, with the reference's output and gradients in float32."""
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        head_dim: int,
+        *,
+        lengths: tuple[int, ...] = LENGTHS,
+        num_heads: int = NUM_HEADS,
+    ):
+        generator = torch.Generator().manual_seed(0)
+        num_tokens, width = sum(lengths), num_heads * head_dim
 
-    inputs = {name: normal(num_tokens, NUM_HEADS, head_dim).to(device, dtype) for name in ("q", "k", "v")}
-    inputs |= {"gate": normal(num_tokens, width).to(device, dtype), "norm_weight": normal(width).to(device) + 1}
-    angles = normal(num_tokens, head_dim // 2).to(device)
-    cu_seqlens = torch.tensor((0, *LENGTHS), dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
-    return inputs, (cu_seqlens, angles.cos(), angles.sin()), normal(num_tokens, width).to(device)
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator)
 
+        inputs = {name: normal(num_tokens, num_heads, head_dim).to(device, dtype) for name in ("q", "k", "v")}
+        inputs |= {"gate": normal(num_tokens, width).to(device, dtype), "norm_weight": normal(width).to(device) + 1}
+        angles = normal(num_tokens, head_dim // 2).to(device)
+        cu_seqlens = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+        self.inputs, self.fixed = inputs, (cu_seqlens, angles.cos(), angles.sin())
+        self.grad = normal(num_tokens, width).to(device)
+        self.exact = self._run(reference.linear_attention, {name: x.float() for name, x in inputs.items()})
 
-def _outputs_and_grads(run, inputs, fixed, grad) -> dict[str, torch.Tensor]:
-    q, k, v, gate, norm_weight = leaves = [x.detach().clone().requires_grad_() for x in inputs.values()]
-    y = run(q, k, v, *fixed, gate, norm_weight, 1e-6, "silu", None)
-    grads = torch.autograd.grad(y, leaves, grad.to(y.dtype))
-    return {"the output": y.detach()} | {f"the gradient of {name}": x for name, x in zip(inputs, grads, strict=True)}
+    def errors(self, linear_attention: Callable[..., torch.Tensor]) -> dict[str, float]:
+        """Relative errors by norm of the output and of each gradient, by name."""
+        actual = self._run(linear_attention, self.inputs)
+        return {
+            name: float((actual[name].float() - x).norm() / x.norm().clamp_min(1e-30))
+            for name, x in self.exact.items()
+        }
+
+    def _run(self, run: Callable[..., torch.Tensor], inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        q, k, v, gate, norm_weight = leaves = [x.detach().clone().requires_grad_() for x in inputs.values()]
+        y = run(q, k, v, *self.fixed, gate, norm_weight, 1e-6, "silu", None)
+        grads = torch.autograd.grad(y, leaves, self.grad.to(y.dtype))
+        named = {f"the gradient of {name}": x for name, x in zip(inputs, grads, strict=True)}
+        return {"the output": y.detach()} | named
