@@ -4,7 +4,7 @@
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
-from turingvit_hf.training.text import small_text_config, train_tokenizer
+from turingvit_hf.training.text import NUM_BYTES, NUM_SPECIAL_TOKENS, small_text_config, train_tokenizer
 
 
 CAPTIONS = ["a red star on the left", "two blue rings on the right", "ein grüner Stern — oben"] * 5
@@ -26,6 +26,8 @@ def test_every_text_comes_back(tokenizer):
 def test_vocabulary_and_lengths(tokenizer):
     assert len(tokenizer) <= 300
     assert tokenizer.pad_token_id == 0
+    first_words = tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL_TOKENS + NUM_BYTES - 1, 262))
+    assert [len(token) > 1 for token in first_words] == [False, True, True, True]
     batch = tokenizer(["a", "two blue rings on the right " * 20], padding=True, truncation=True)
     assert [len(ids) for ids in batch["input_ids"]] == [12, 12]
     assert batch["input_ids"][1][-1] == tokenizer.eos_token_id

@@ -63,8 +63,11 @@ def load_pairs(source: str, *, num_examples: int, max_pixels: int, seed: int) ->
             continue
         images.append({"bytes": _png(image), "path": None})
         captions.append(caption)
+    num_read = len(captions) + sum(skipped.values())
+    if num_read == num_examples and source != "shapes":
+        logger.info("read the first %d pairs of %s", num_read, source)
     for reason, count in skipped.items():
-        logger.warning("%d of %d pairs left out: %s", count, len(captions) + sum(skipped.values()), reason)
+        logger.warning("%d of %d pairs left out: %s", count, num_read, reason)
     if len(captions) < 8:
         raise InputError(f"{source!r} has {len(captions)} usable pairs of picture and caption; at least 8 are needed")
     return datasets.Dataset.from_dict({"image": images, "caption": captions}, features=FEATURES)

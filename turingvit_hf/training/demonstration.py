@@ -22,6 +22,7 @@ from transformers import (
 from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderModel
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.shapes import alternatives
+from turingvit_hf.training.text import NUM_BYTES, NUM_SPECIAL_TOKENS
 
 
 NUM_CHOICES = 5
@@ -158,8 +159,10 @@ def generate_with_llava(tower_folder: Path, processor: TuringViTProcessor, image
             max_new_tokens=NUM_GENERATED,
             min_new_tokens=NUM_GENERATED,
             do_sample=False,
+            # words only: an untrained model would mostly choose single bytes, which do not print
+            suppress_tokens=[*range(NUM_BYTES + NUM_SPECIAL_TOKENS), image_token_id],
         )
-    text = tokenizer.decode(generated[0, input_ids.shape[1] :].clamp(max=image_token_id - 1))
+    text = tokenizer.decode(generated[0, input_ids.shape[1] :]).strip()
     logger.info(
         "in LlavaForConditionalGeneration: %d image tokens in, %d tokens out: %r (its language model is untrained)",
         num_image_tokens,

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import platform
 import random
 import tempfile
@@ -48,8 +49,8 @@ from turingvit_hf.training.trainer import TuringViTTrainer
 MARKER = "quickstart.json"  # a folder that has it was written by a quickstart and may be replaced by one
 PATCH_SIZE = 16
 MAX_PATCHES = 144  # 192 x 192 pixels: larger pictures would take the time of several
-MAX_EXAMPLES = 12_000
-EXAMPLES_PER_MINUTE = 4_000
+EXAMPLES_PER_MINUTE = 2_400
+MIN_EXAMPLES, MAX_EXAMPLES = 160, 30_000  # they are kept in memory
 MAX_HELD_OUT = 400
 BATCH_SIZE = 32
 EVALUATION_BATCH_SIZE = 64
@@ -150,26 +151,18 @@ def _run_steps(data: str, folder: Path, budget: TimeBudget, *, seed: int, num_th
     result = QuickstartResult(before, after, training, answers, generated)
     settings = {"data": data, "minutes": budget.seconds / 60, "seed": seed, "batch_size": batch_size}
     write_json(folder, result, pairs, settings)
-    draw(
-        folder / "quickstart.png",
-        result,
-        test,
-        texts_NE @ images_NE.T,
-        title=f"TuringViT quickstart on {data}",
-        seed=seed,
-    )
+    title = f"TuringViT quickstart on {Path(data).name}"
+    draw(folder / "quickstart.png", result, test, texts_NE @ images_NE.T, title=title, seed=seed)
     return result
 
 
 def prepare_pairs(data: str, minutes: float, *, seed: int) -> datasets.DatasetDict:
     """The pairs of `data` as `train` and `test`, as many as can be of use in so many minutes."""
-    num_examples = min(MAX_EXAMPLES, max(160, round(EXAMPLES_PER_MINUTE * minutes)))
+    num_examples = min(MAX_EXAMPLES, max(MIN_EXAMPLES, round(EXAMPLES_PER_MINUTE * minutes)))
     pairs = load_pairs(data, num_examples=num_examples, max_pixels=MAX_PATCHES * PATCH_SIZE**2, seed=seed)
     split = split_pairs(pairs, num_held_out=min(MAX_HELD_OUT, len(pairs) // 6), seed=seed)
-    logger.info(
-        "%s: %d pairs to train on, %d held out, such as %r",
-        *(data, len(split["train"]), len(split["test"]), split["test"][0]["caption"]),
-    )
+    numbers = len(split["train"]), len(split["test"])
+    logger.info("%s: %d pairs to train on, %d held out, such as %r", data, *numbers, split["test"]["caption"][0])
     return split
 
 
@@ -301,7 +294,7 @@ def write_json(folder: Path, result: QuickstartResult, pairs: datasets.DatasetDi
             "transformers": transformers.__version__,
             "python": platform.python_version(),
             "machine": platform.platform(),
-            "num_threads": torch.get_num_threads(),
+            "num_cores": os.cpu_count(),
         },
         "num_train_pairs": len(pairs["train"]),
         "training": {"num_steps": training.num_steps, "num_images": training.num_images, "seconds": training.seconds},

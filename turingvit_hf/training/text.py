@@ -8,6 +8,8 @@ from transformers import DistilBertConfig, PreTrainedConfig, PreTrainedTokenizer
 
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
+# the first ids of every tokenizer made here
+NUM_SPECIAL_TOKENS, NUM_BYTES = 3, 256
 
 
 def train_tokenizer(
