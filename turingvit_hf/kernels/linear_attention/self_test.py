@@ -80,6 +80,7 @@ class Problem:
         lengths: tuple[int, ...] = LENGTHS,
         num_heads: int = NUM_HEADS,
     ):
+        self.dtype = dtype
         generator = torch.Generator().manual_seed(0)
         num_tokens, width = sum(lengths), num_heads * head_dim
 
