@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import TOWER_TOLERANCE, assert_close
+from tests.helpers import TOLERANCE, TOWER_TOLERANCE, assert_close
 from tests.towers import LINEAR, SOFTMAX, TowerTwin, make_image, make_model, pack, tiny_config
 from turingvit_hf import TuringViTConfig, TuringViTModel
 from turingvit_hf.kernels.linear_attention import BACKENDS, use_linear_attention_backend
@@ -46,6 +46,18 @@ def test_the_tower_is_what_the_formulas_say(tower):
         assert_close(outputs.pooler_output, np.array([twin.pooled for twin in twins]), TOWER_TOLERANCE)
     else:
         assert outputs.pooler_output is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_9216_tokens_in_16_bits(dtype):
+    config, image = tiny_config(layer_types=[LINEAR] * 2), make_image(96, 96)
+    tower = make_model(config=config).to(dtype)
+    with torch.no_grad():
+        outputs = tower(**pack([image]))
+    twin = TowerTwin(config, tower.state_dict()).image(image.to(dtype).float())
+    # embedding, twice attention and MLP, final norm: six steps, each rounding as the table says
+    assert_close(outputs.last_hidden_state, twin.hidden_states[-1], 6 * TOLERANCE[dtype])
+    assert_close(outputs.pooler_output[0], twin.pooled, 6 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
