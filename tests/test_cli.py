@@ -3,6 +3,8 @@
 
 import json
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,3 +155,47 @@ def test_info_names_versions_devices_and_backends(invoke):
         "runs on torch:",
     ):
         assert part in result.output
+
+
+def test_info_says_what_the_kernels_run_with(invoke, monkeypatch, tmp_path):
+    output = invoke("info").output
+    assert "\n  triton 3." in output or "\n  no triton: the package is not installed" in output
+    assert "self-test of its kernels on their first use: on\n" in output
+    assert "launches of its kernels: the table of this package\n" in output
+    launch = {"tokens": 64, "num_warps": 4, "num_stages": 2}
+    file = tmp_path / "launches.json"
+    file.write_text(json.dumps({"launches": {"sm_90": {"16": {"64": {"forward_state": launch}}}}}))
+    monkeypatch.setenv("TURINGVIT_LAUNCH_TABLE", str(file))
+    monkeypatch.setenv("TURINGVIT_SELF_TEST", "0")
+    output = invoke("info").output
+    assert "first use: off, as TURINGVIT_SELF_TEST says" in output
+    assert f"launches of its kernels: 1 of {file}, as TURINGVIT_LAUNCH_TABLE says" in output
+    monkeypatch.setenv("TURINGVIT_LAUNCH_TABLE", "nowhere.json")
+    result = invoke("info")
+    assert result.exit_code == 0
+    assert "a file that cannot be used: [Errno 2]" in result.output
+
+
+@pytest.fixture
+def fresh_families():
+    """What was found out about made-up GPUs is forgotten."""
+    triton_backend = pytest.importorskip("turingvit_hf.kernels.linear_attention.triton_backend")
+    triton_backend.launch_family.cache_clear()
+    yield
+    triton_backend.launch_family.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_families")
+def test_info_says_why_a_gpu_does_not_run_triton_kernels(invoke, monkeypatch):
+    properties = SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    output = invoke("info").output
+    assert "\ncuda:0: Tesla T4, 15 GiB\n" in output
+    assert "runs on torch: the kernels are for NVIDIA GPUs of compute capability 8.0 and newer" in output
+
+
+def test_info_says_that_triton_is_not_there(invoke, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "no triton: " in invoke("info").output

@@ -4,7 +4,9 @@
 Heavy imports stand inside the commands, so that `turingvit --help` does not wait for them.
 """
 
+import importlib.util
 import logging
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -76,12 +78,16 @@ def info() -> None:
     import transformers
 
     import turingvit_hf
-    from turingvit_hf.kernels.linear_attention import BACKENDS, explain_backend
+    from turingvit_hf.kernels.linear_attention import BACKENDS, explain_backend, self_test
 
     for module in (turingvit_hf, torch, transformers):
         typer.echo(f"{module.__name__} {module.__version__}")
     typer.echo(f"python {platform.python_version()} on {platform.platform()}")
     typer.echo(f"backends of linear attention: {', '.join(sorted(BACKENDS))}")
+    typer.echo(f"  {_triton_version()}")
+    state = "on" if self_test.is_on() else "off, as TURINGVIT_SELF_TEST says"
+    typer.echo(f"  self-test of its kernels on their first use: {state}")
+    typer.echo(f"  launches of its kernels: {_launch_source()}")
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     for device in (torch.device("cpu"), *devices):
         if device.type == "cpu":
@@ -91,6 +97,30 @@ def info() -> None:
             name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         backend, reason = explain_backend(device)
         typer.echo(f"{device}: {name}\n  linear attention in bfloat16 runs on {backend}: {reason}")
+
+
+def _triton_version() -> str:
+    """The version of Triton, or why there is none."""
+    if importlib.util.find_spec("triton") is None:
+        return "no triton: the package is not installed (torch for CUDA and ROCm brings it along on Linux)"
+    try:
+        import triton
+    except ImportError as error:
+        return f"no triton: the installed package cannot be imported: {error}"
+    return f"triton {triton.__version__}"
+
+
+def _launch_source() -> str:
+    """Where the launches of kernels come from, or what is wrong with the file that the environment names."""
+    from turingvit_hf.kernels.linear_attention.launch_table import FILE_VARIABLE, read_launches
+
+    path = os.environ.get(FILE_VARIABLE)
+    if not path:
+        return "the table of this package"
+    try:
+        return f"{len(read_launches(path))} of {path}, as {FILE_VARIABLE} says, the others from the table"
+    except (OSError, ValueError) as error:
+        return f"none, {FILE_VARIABLE} names a file that cannot be used: {error}"
 
 
 @contextmanager
