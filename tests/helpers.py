@@ -166,7 +166,7 @@ def to_float64(inputs: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor
 def values_and_gradients(run: Callable[..., torch.Tensor], inputs: dict[str, torch.Tensor | None]) -> dict:
     """What `run(**inputs)` returns under the name "y", and its gradients for a fixed random direction."""
     y = run(**inputs)
-    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16).to(y.dtype)
+    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16).to(y)
     leaves = {name: x for name, x in inputs.items() if x is not None and x.requires_grad}
     return {"y": y, **dict(zip(leaves, torch.autograd.grad(y, list(leaves.values()), direction), strict=True))}
 
