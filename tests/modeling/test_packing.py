@@ -85,3 +85,10 @@ def test_padding_is_not_read():
         patches, grid = pack_padded(padded["pixel_values"], sizes, 4)
         assert torch.equal(patches, expected["pixel_values"])
         assert torch.equal(grid, expected["image_grid_thw"])
+
+
+def test_bounds_made_in_inference_mode_count_their_changes():
+    with torch.inference_mode():
+        bounds = cu_seqlens_from_grid(torch.tensor([[2, 3, 4], [1, 1, 1]]))
+    assert bounds.tolist() == [0, 12, 24, 25]
+    assert not bounds.is_inference()

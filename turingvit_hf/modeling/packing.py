@@ -12,6 +12,10 @@ import torch.nn.functional as F
 
 def cu_seqlens_from_grid(image_grid_thw: torch.Tensor) -> torch.Tensor:
     """Where each frame begins among the packed tokens, and where the last one ends: (F + 1,) int32."""
+    if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+        # A tensor that counts its changes, unlike those of inference mode: kernels keep what they derive from it.
+        with torch.inference_mode(False):
+            return cu_seqlens_from_grid(image_grid_thw)
     frames, height, width = image_grid_thw.unbind(-1)
     return F.pad((height * width).repeat_interleave(frames).cumsum(0), (1, 0)).to(torch.int32)
 
