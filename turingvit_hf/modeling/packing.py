@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 def cu_seqlens_from_grid(image_grid_thw: torch.Tensor) -> torch.Tensor:
     """Where each frame begins among the packed tokens, and where the last one ends: (F + 1,) int32."""
-    if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # a compiler knows only the first
         # A tensor that counts its changes, unlike those of inference mode: kernels keep what they derive from it.
         with torch.inference_mode(False):
             return cu_seqlens_from_grid(image_grid_thw)
