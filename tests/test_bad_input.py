@@ -44,6 +44,7 @@ def model(request):
         ),
         ({"pixel_values": PATCHES, "image_grid_thw": GRID[:, 1:]}, r"image_grid_thw must be \(N, 3\).* got \(2, 2\)"),
         ({"pixel_values": PATCHES, "image_grid_thw": GRID[0]}, r"image_grid_thw must be \(N, 3\).* got \(3,\)"),
+        ({"pixel_values": PATCHES, "image_grid_thw": GRID.float()}, "must hold whole numbers, got torch.float32"),
         # no image at all
         ({"pixel_values": PATCHES[:0], "image_grid_thw": GRID[:0]}, "a pack holds at least one image"),
         ({"pixel_values": BATCH[:0]}, "pixel_values holds no image"),
@@ -60,6 +61,8 @@ def model(request):
             {"pixel_values": BATCH, "image_sizes": [[12, 20], [16, 20]]},
             r"image_sizes\[1\]=\(16, 20\) is larger than its frame \(12, 20\)",
         ),
+        ({"pixel_values": BATCH, "image_sizes": [[12, 20], [-8, 20]]}, "image_sizes must be whole numbers of pixels"),
+        ({"pixel_values": BATCH, "image_sizes": [[12, 20], [8.5, 20]]}, "image_sizes must be whole numbers of pixels"),
         # none of the three forms
         ({"pixel_values": PATCHES}, r"must be packed .* or images .* got \(19, 48\) beside nothing"),
         ({"pixel_values": BATCH[0]}, r"must be packed .* or images .* got \(3, 12, 20\) beside nothing"),

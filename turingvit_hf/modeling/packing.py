@@ -97,11 +97,14 @@ def pack_padded(pixel_values: torch.Tensor, image_sizes, patch_size: int) -> tup
         Patches (T, C·p·p) and image_grid_thw (B, 3) int64.
 
     Raises:
-        ValueError: The sizes are not one pair an image, no multiples of the patch size, or larger than the frame.
+        ValueError: The sizes are not one pair of whole numbers an image, no multiples of the patch size, or larger
+            than the frame.
     """
     sizes = [torch.as_tensor(size).tolist() for size in image_sizes]
     if any(not isinstance(size, list) or len(size) != 2 for size in sizes):
         raise ValueError(f"image_sizes must be (B, 2), a (height, width) for each image, got {sizes}")
+    if any(side < 0 or side != int(side) for size in sizes for side in size):
+        raise ValueError(f"image_sizes must be whole numbers of pixels, got {sizes}")
     sizes = [(int(height), int(width)) for height, width in sizes]
     if len(sizes) != len(pixel_values):
         raise ValueError(f"image_sizes describes {len(sizes)} images, pixel_values holds {len(pixel_values)}")
@@ -139,6 +142,8 @@ def check_packed(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, patch
         raise ValueError(
             f"image_grid_thw must be (N, 3), rows of (frames, height, width), got {tuple(image_grid_thw.shape)}"
         )
+    if image_grid_thw.is_floating_point():
+        raise ValueError(f"image_grid_thw must hold whole numbers, got {image_grid_thw.dtype}")
     if image_grid_thw.shape[0] == 0:
         raise ValueError("image_grid_thw is empty: a pack holds at least one image")
     if pixel_values.shape[1] != patch_dim:
