@@ -29,6 +29,11 @@ def test_the_presets_of_the_report():
     assert TuringViTConfig(num_hidden_layers=24).layer_types == ([LINEAR] * 5 + [SOFTMAX]) * 4
 
 
+def test_real_numbers_may_be_written_as_whole_ones():
+    config = TuringViTConfig(rope_theta=100, pos_embed_rescale=2)
+    assert (config.rope_theta, config.pos_embed_rescale) == (100.0, 2.0)
+
+
 def test_layer_types_follow_the_interval_or_are_given():
     config = TuringViTConfig(num_hidden_layers=6, full_attention_interval=3)
     assert config.layer_types == [LINEAR, LINEAR, SOFTMAX] * 2

@@ -55,8 +55,8 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
     initializer_range: float = 0.02
     full_attention_interval: int = 6
     layer_types: list[str] | None = None
-    rope_theta: float = 100.0
-    pos_embed_rescale: float | None = 2.0
+    rope_theta: float | int = 100.0
+    pos_embed_rescale: float | int | None = 2.0
     tla_rope: str = "post_activation"
     tla_output_projection: bool = False
     vision_use_head: bool = True
