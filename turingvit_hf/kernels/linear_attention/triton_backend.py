@@ -173,6 +173,9 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The attention output (T, H·K), the scaled states (S, H, K, K) and each head's sums of squares (T, H) or (0,)."""
     num_tokens, num_heads, head_dim = q.shape
+    # Checked here, where compilers do not look: they cannot trace what asks for a GPU's properties.
+    if (reason := why_not(q.device, q.dtype, head_dim)) is not None:
+        raise ValueError(reason)
     if not q.is_cuda:
         segment_bounds(cu_seqlens, num_tokens)  # where no GPU has to be waited for
     if q.is_cuda and not torch.cuda.is_current_stream_capturing():
@@ -310,8 +313,6 @@ def linear_attention(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, eps, acti
     Raises:
         ValueError: The device, the dtype or the head size is none that the kernels take.
     """
-    if (reason := why_not(q.device, q.dtype, q.shape[-1])) is not None:
-        raise ValueError(reason)
     cos, sin, norm_weight = (None if x is None else x.contiguous() for x in (cos, sin, norm_weight))
     scale = None if scale is None else float(scale)
     return _forward(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, float(eps), activation, scale)[0]
