@@ -30,8 +30,8 @@ format: .venv/.installed  ## Let ruff rewrite what it can
 docs: .venv/.installed  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-benchmark: .venv/.installed  ## Run every script in benchmarks/
-	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
+benchmark: .venv/.installed  ## Measure operator, tower, packing and processor on the CPU (about an hour on two cores)
+	set -e; for script in benchmarks/benchmark_*.py; do $(BIN)/python "$$script"; done
 
 clean:  ## Remove the environment, caches and built files
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site
