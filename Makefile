@@ -11,7 +11,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 quickstart: .venv/.installed  ## Train a small tower and look at its retrievals (ARGS="--data stamps" and the like)
-	$(BIN)/turingvit quickstart $(ARGS)
+	$(BIN)/turingvit quickstart --minutes 3.5 $(ARGS)
 
 test: .venv/.installed  ## Run the tests (ARGS="-k packing" and the like)
 	$(PYTEST) $(ARGS)

@@ -32,6 +32,7 @@ def _commands() -> None:
 
 
 @app.command(
+    short_help="Train a small tower, search with it, put it into a LLaVA.",
     epilog="Example: turingvit quickstart --data shapes --minutes 5 --out my-first-tower",
 )
 def quickstart(
@@ -71,7 +72,7 @@ def quickstart(
         )
 
 
-@app.command(epilog="Example: turingvit info")
+@app.command(short_help="Show versions, devices and backends.", epilog="Example: turingvit info")
 def info() -> None:
     """Show versions, devices, and which backend of linear attention runs on each device and why."""
     import torch

@@ -33,7 +33,7 @@ def choose_folder(out: str | Path | None, *, default: str, marker: str, overwrit
     if folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise InputError(
-                f"{folder} is not empty; choose another folder, or replace an earlier result with overwrite"
+                f"{folder} is not empty; choose another folder, or replace an earlier result with --overwrite"
             )
         if not (folder / marker).exists():
             raise InputError(f"{folder} has no {marker}, so it is not the result of an earlier run and stays as it is")
