@@ -30,22 +30,30 @@ ALLOWED = {"tokens": (16, 32, 64, 128, 256), "num_warps": (1, 2, 4, 8, 16), "num
 
 CHUNK_KERNELS = ("forward_state", "forward_squares", "forward_output", "backward_query", "backward_key_value")
 
-# By family and head size, the launches of CHUNK_KERNELS in that order. sm_80 serves every 8.x and 12.x card (and stays
-# below their 99 KB of shared memory), sm_90 serves 9.0 and 10.0, gfx9 serves gfx90a and gfx942.
+# The other two: `backward_rows` takes blocks of so many columns, `reduce_state` so many numbers of a state a program.
+ROWS, ROWS_COLUMNS = Launch(8, 4, 1), 256
+REDUCE, REDUCE_NUMBERS = Launch(0, 4, 1), 1024
+
+# By family and head size, the launches of CHUNK_KERNELS in that order.
 SIXTEEN_BIT = {
     "sm_80": {
         32: (Launch(32, 2, 1), Launch(128, 4, 2), Launch(128, 4, 1), Launch(32, 2, 2), Launch(128, 8, 2)),
-        64: (Launch(16, 2, 2), Launch(64, 4, 2), Launch(64, 4, 1), Launch(32, 4, 1), Launch(64, 4, 2)),
-        128: (Launch(64, 8, 2), Launch(32, 2, 2), Launch(32, 2, 2), Launch(16, 8, 2), Launch(16, 4, 2)),
+        64: (Launch(16, 2, 2), Launch(64, 4, 2), Launch(64, 4, 1), Launch(64, 4, 2), Launch(64, 4, 2)),
+        128: (Launch(64, 8, 2), Launch(32, 2, 2), Launch(32, 2, 2), Launch(16, 8, 2), Launch(16, 8, 2)),
     },
     "sm_90": {
         32: (Launch(32, 2, 1), Launch(128, 4, 1), Launch(128, 4, 2), Launch(32, 2, 2), Launch(128, 4, 2)),
-        64: (Launch(32, 4, 3), Launch(64, 4, 2), Launch(64, 4, 2), Launch(32, 4, 2), Launch(64, 4, 3)),
-        128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(16, 8, 2), Launch(16, 8, 2)),
+        64: (Launch(32, 4, 3), Launch(64, 4, 2), Launch(64, 4, 2), Launch(64, 4, 2), Launch(64, 4, 3)),
+        128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(16, 8, 2), Launch(64, 8, 1)),
+    },
+    "sm_100": {
+        32: (Launch(32, 2, 1), Launch(128, 4, 1), Launch(128, 4, 2), Launch(32, 2, 2), Launch(128, 4, 2)),
+        64: (Launch(32, 4, 2), Launch(64, 4, 2), Launch(64, 4, 2), Launch(64, 4, 1), Launch(64, 4, 2)),
+        128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(64, 8, 1), Launch(64, 8, 2)),
     },
     "gfx9": {
         32: (Launch(32, 2, 1), Launch(128, 4, 1), Launch(128, 4, 2), Launch(32, 2, 2), Launch(128, 4, 2)),
-        64: (Launch(32, 4, 2), Launch(64, 4, 2), Launch(64, 4, 2), Launch(32, 4, 2), Launch(64, 4, 2)),
+        64: (Launch(32, 4, 2), Launch(64, 4, 2), Launch(64, 4, 2), Launch(64, 4, 1), Launch(64, 4, 2)),
         128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(16, 8, 2), Launch(16, 8, 2)),
     },
 }
@@ -53,10 +61,20 @@ SIXTEEN_BIT = {
 THIRTY_TWO_BIT = {
     family: {
         32: (Launch(32, 4, 2), Launch(32, 4, 2), Launch(32, 4, 2), Launch(16, 4, 2), Launch(16, 4, 2)),
-        64: (Launch(32, 4, 2), Launch(32, 4, 2), Launch(32, 4, 2), Launch(16, 4, 1), Launch(16, 4, 2)),
+        64: (Launch(32, 4, 2), Launch(32, 4, 2), Launch(32, 4, 2), Launch(16, 8, 1), Launch(16, 4, 2)),
     }
     for family in SIXTEEN_BIT
 }
+
+
+def nvidia_family(major: int) -> str | None:
+    """The family whose launches a card of this compute capability takes; those of sm_80 fit 99 KB of shared memory."""
+    return {8: "sm_80", 9: "sm_90", 10: "sm_100", 12: "sm_80"}.get(major)
+
+
+def amd_family(architecture: str) -> str | None:
+    """The family whose launches an AMD architecture like "gfx942" takes."""
+    return "gfx9" if architecture in ("gfx90a", "gfx942") else None
 
 
 def head_dims(bits: int) -> tuple[int, ...]:

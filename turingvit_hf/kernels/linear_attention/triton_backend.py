@@ -10,13 +10,22 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from turingvit_hf.kernels.linear_attention import self_test
 from turingvit_hf.kernels.linear_attention import triton_kernels as kernels
-from turingvit_hf.kernels.linear_attention.launch_table import SIXTEEN_BIT, head_dims, launch
+from turingvit_hf.kernels.linear_attention.launch_table import (
+    REDUCE,
+    REDUCE_NUMBERS,
+    ROWS,
+    ROWS_COLUMNS,
+    SIXTEEN_BIT,
+    Launch,
+    amd_family,
+    head_dims,
+    launch,
+    nvidia_family,
+)
 from turingvit_hf.kernels.linear_attention.reference import segment_bounds
 
 
 INTERPRETED = kernels.triton.knobs.runtime.interpret
-# Tokens of a tile and columns of a block in the one kernel that works on rows instead of chunks.
-ROWS_TILE, ROWS_BLOCK = 8, 256
 
 
 @cache
@@ -27,10 +36,8 @@ def launch_family(device: torch.device) -> str | None:
     if device.type != "cuda":
         return None
     if torch.version.hip:
-        architecture = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
-        return "gfx9" if architecture in ("gfx90a", "gfx942") else None
-    major = torch.cuda.get_device_capability(device)[0]
-    return {8: "sm_80", 9: "sm_90", 10: "sm_90", 12: "sm_80"}.get(major)
+        return amd_family(torch.cuda.get_device_properties(device).gcnArchName.split(":")[0])
+    return nvidia_family(torch.cuda.get_device_capability(device)[0])
 
 
 def why_not(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -112,13 +119,7 @@ class _Launcher:
         # A kernel without RoPE never reads its tables; it is handed any pointer.
         self.tables = (q if cos is None else cos, q if sin is None else sin, work.table)
         self.constants = {"K": self.head_dim, "ROPE": cos is not None, "ACTIVATION": activation}
-        self.precision = self._precision(q.dtype)
-        self.fused = {"enable_fp_fusion": True}
-
-    def _precision(self, dtype: torch.dtype) -> str:
-        if dtype != torch.float32 or INTERPRETED or torch.version.hip:
-            return "ieee"
-        return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+        self.precision = product_precision(q.dtype, amd=torch.version.hip is not None)
 
     def chunks(self, name: str, *arguments, **constants) -> None:
         """Runs a kernel with one program for each chunk and head."""
@@ -129,27 +130,41 @@ class _Launcher:
             self.num_heads,
             BT=entry.tokens,
             PRECISION=self.precision,
-            num_warps=entry.num_warps,
-            num_stages=entry.num_stages,
-            **self.fused,
+            **compiler_options(entry),
             **self.constants,
             **constants,
         )
 
     def reduce(self, partial: torch.Tensor, work: WorkList, factors: torch.Tensor, state: torch.Tensor) -> None:
         """Adds the partial states (chunks, H, K, K) of each segment in their order, times its factor, into `state`."""
-        block = min(self.head_dim**2, 1024)
-        grid = (state.numel() // block,)
-        kernels.reduce_state[grid](partial, work.offsets, factors, state, self.num_heads, K=self.head_dim, BLOCK=block)
+        grid = (state.numel() // REDUCE_NUMBERS,)
+        constants = {"K": self.head_dim, "BLOCK": REDUCE_NUMBERS}
+        kernels.reduce_state[grid](
+            partial, work.offsets, factors, state, self.num_heads, **constants, **compiler_options(REDUCE)
+        )
 
     def rows(self, grad_y, y, squares, delta, inverse_rms, eps: float) -> None:
         """Fills `delta` and `inverse_rms` (T,) with what the norm's backward pass needs of all heads of a token."""
         num_tokens = y.shape[0]
-        grid = (-(-num_tokens // ROWS_TILE),)
-        constants = {"K": self.head_dim, "HP": padded_heads(self.num_heads), "BT": ROWS_TILE, "BE": ROWS_BLOCK}
+        grid = (-(-num_tokens // ROWS.tokens),)
+        constants = {"K": self.head_dim, "HP": padded_heads(self.num_heads), "BT": ROWS.tokens, "BE": ROWS_COLUMNS}
         kernels.backward_rows[grid](
-            grad_y, y, squares, delta, inverse_rms, num_tokens, eps, self.num_heads, **constants, **self.fused
+            *(grad_y, y, squares, delta, inverse_rms, num_tokens, eps, self.num_heads),
+            **constants,
+            **compiler_options(ROWS),
         )
+
+
+def compiler_options(entry: Launch) -> dict[str, int | bool]:
+    """What Triton's compiler is told of a launch. It may stop fusing multiplications and additions by itself."""
+    return {"num_warps": entry.num_warps, "num_stages": entry.num_stages, "enable_fp_fusion": True}
+
+
+def product_precision(dtype: torch.dtype, *, amd: bool) -> str:
+    """How products are computed, in the words of `tl.dot`; it only matters for float32."""
+    if dtype != torch.float32 or INTERPRETED or amd:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 def padded_heads(num_heads: int) -> int:
