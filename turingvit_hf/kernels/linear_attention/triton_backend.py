@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Turing Linear Attention on Triton kernels: what is launched in which order, and the operators that compilers see."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -79,6 +80,10 @@ def make_work_list(cu_seqlens: torch.Tensor, num_tokens: int) -> WorkList:
     """Cuts each segment into chunks whose length follows from its own: packing changes no bit of an image's result."""
     cu_seqlens = cu_seqlens.to(torch.int32)
     lengths = cu_seqlens.diff()
+    if cu_seqlens.is_cuda:
+        # An assertion on the device, checked without waiting for it; on a CPU the values were looked at before.
+        right = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == num_tokens) & (lengths > 0).all()
+        torch._assert_async(right, f"cu_seqlens must rise from 0 to the {num_tokens} tokens, without empty segments")
     chunk = torch.where(lengths <= 1024, SHORTEST_CHUNK, torch.where(lengths <= 4096, 512, 1024))
     offsets = F.pad(((lengths + chunk - 1) // chunk).cumsum(0), (1, 0)).to(torch.int32)
     num_chunks = -(-num_tokens // SHORTEST_CHUNK) + lengths.shape[0]
@@ -113,6 +118,7 @@ class _Launcher:
     """Launches kernels for one call of the operator: everything that they share is set once."""
 
     def __init__(self, q, work: WorkList, cos, sin, *, activation: str):
+        self.device = q.device
         self.num_heads, self.head_dim = q.shape[1:]
         self.family, self.bits = launch_family(q.device), q.dtype.itemsize * 8
         self.grid = (work.table.shape[0] * self.num_heads,)
@@ -125,7 +131,9 @@ class _Launcher:
         """Runs a kernel with one program for each chunk and head."""
         bits = 16 if INTERPRETED else self.bits
         entry = launch(name, self.family, bits, self.head_dim)
-        getattr(kernels, name)[self.grid](
+        self._launch(
+            name,
+            self.grid,
             *arguments,
             self.num_heads,
             BT=entry.tokens,
@@ -139,20 +147,21 @@ class _Launcher:
         """Adds the partial states (chunks, H, K, K) of each segment in their order, times its factor, into `state`."""
         grid = (state.numel() // REDUCE_NUMBERS,)
         constants = {"K": self.head_dim, "BLOCK": REDUCE_NUMBERS}
-        kernels.reduce_state[grid](
-            partial, work.offsets, factors, state, self.num_heads, **constants, **compiler_options(REDUCE)
-        )
+        arguments = (partial, work.offsets, factors, state, self.num_heads)
+        self._launch("reduce_state", grid, *arguments, **constants, **compiler_options(REDUCE))
 
     def rows(self, grad_y, y, squares, delta, inverse_rms, eps: float) -> None:
         """Fills `delta` and `inverse_rms` (T,) with what the norm's backward pass needs of all heads of a token."""
         num_tokens = y.shape[0]
         grid = (-(-num_tokens // ROWS.tokens),)
         constants = {"K": self.head_dim, "HP": padded_heads(self.num_heads), "BT": ROWS.tokens, "BE": ROWS_COLUMNS}
-        kernels.backward_rows[grid](
-            *(grad_y, y, squares, delta, inverse_rms, num_tokens, eps, self.num_heads),
-            **constants,
-            **compiler_options(ROWS),
-        )
+        arguments = (grad_y, y, squares, delta, inverse_rms, num_tokens, eps, self.num_heads)
+        self._launch("backward_rows", grid, *arguments, **constants, **compiler_options(ROWS))
+
+    def _launch(self, name: str, grid: tuple[int], *arguments, **options) -> None:
+        # Triton launches on the current device, which need not be that of the tensors.
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            getattr(kernels, name)[grid](*arguments, **options)
 
 
 def compiler_options(entry: Launch) -> dict[str, int | bool]:
@@ -190,7 +199,7 @@ def _forward(
     num_tokens, num_heads, head_dim = q.shape
     # Checked here, where compilers do not look: they cannot trace what asks for a GPU's properties.
     if (reason := why_not(q.device, q.dtype, head_dim)) is not None:
-        raise ValueError(reason)
+        raise ValueError(f"{reason}; the backends 'torch' and 'reference' run anywhere")
     if not q.is_cuda:
         segment_bounds(cu_seqlens, num_tokens)  # where no GPU has to be waited for
     if q.is_cuda and not torch.cuda.is_current_stream_capturing():
