@@ -104,7 +104,7 @@ def _draw_recalls(axes: Axes, before: dict[str, float], after: dict[str, float])
     axes.set_xticks(range(len(kinds)), names, color=INK, fontsize=9)
     axes.set(ylim=(0, max(highest, 0.01) * 1.32))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     _tidy(axes, "Recall on held-out pairs")
 
 
