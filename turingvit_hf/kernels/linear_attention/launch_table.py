@@ -54,7 +54,7 @@ SIXTEEN_BIT = {
     "gfx9": {
         32: (Launch(32, 2, 1), Launch(128, 4, 1), Launch(128, 4, 2), Launch(32, 2, 2), Launch(128, 4, 2)),
         64: (Launch(32, 4, 2), Launch(64, 4, 2), Launch(64, 4, 2), Launch(64, 4, 1), Launch(64, 4, 2)),
-        128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(16, 8, 2), Launch(16, 8, 2)),
+        128: (Launch(64, 8, 1), Launch(64, 4, 1), Launch(64, 4, 1), Launch(16, 4, 1), Launch(16, 8, 2)),
     },
 }
 # At 128 the float32 operands of the backward products do not fit into shared memory.
