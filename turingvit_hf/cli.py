@@ -148,6 +148,8 @@ def _quiet_libraries() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    # It misses an optional package as soon as it is imported, which peft does where it is installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
     finally:
