@@ -133,7 +133,7 @@ def cases(target: str, dtype: str, head_dim: int) -> Iterator[Case]:
     yield Case("backward_rows", target, dtype, head_dim, ROWS)
 
 
-def signature_of(case: Case) -> tuple[dict[str, str], dict[str, object], set[str]]:
+def signature_of(case: Case) -> tuple[dict[str, str], dict[str, bool | int | str], set[str]]:
     """The types of a kernel's arguments, the values of its constants, and the arguments that 16 divides.
 
     They are those of a normed, gated layer whose projections are views of 16-byte aligned tensors.
