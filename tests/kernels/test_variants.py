@@ -1,6 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """One compiled kernel serves every pack: the real launches, compiled for a GPU that is not there, and counted."""
 
+from functools import partial
+
 import pytest
 import torch
 from triton.backends.compiler import GPUTarget
@@ -55,17 +57,15 @@ def variants(monkeypatch, tmp_path):
         getattr(triton_kernels, name).device_caches.clear()
 
 
+def run_pack(cu_seqlens, *, q, k, v, gate, norm_weight, cos, sin):
+    return triton_backend.linear_attention(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, 1e-6, "silu", None)
+
+
 def test_every_pack_runs_the_same_kernels_and_the_report_compiles_those(variants):
     for lengths in PACKS:
         inputs = make_tla_inputs(lengths, num_heads=20, head_dim=64, dtype=torch.bfloat16, layout="fused")
         inputs["norm_weight"] = inputs["norm_weight"].detach().float().requires_grad_()
-        run = triton_backend.linear_attention
-        values_and_gradients(
-            lambda *, q, k, v, gate, norm_weight, cos, sin, lengths=lengths: run(
-                q, k, v, cu_seqlens_of(lengths), cos, sin, gate, norm_weight, 1e-6, "silu", None
-            ),
-            inputs,
-        )
+        values_and_gradients(partial(run_pack, cu_seqlens_of(lengths)), inputs)
     assert {name: len(found) for name, found in variants.items()} == dict.fromkeys(KERNELS, 1)
     for case in ahead_of_time.cases("cuda:90", "bf16", 64):
         (variant,) = variants[case.kernel]
