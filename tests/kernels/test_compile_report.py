@@ -28,17 +28,17 @@ def assert_within_limits(kernels):
 
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:86", "cuda:90"])
 def test_heads_of_64_neither_spill_nor_miss_tensor_cores(target):
-    assert_within_limits(compile_report.compile_all([target], ["bf16", "fp16"], [64], jobs=2))
+    assert_within_limits(compile_report.compile_all([target], ["bf16", "fp16"], [64], jobs=1))
 
 
 def test_amd_compiles():
-    assert_within_limits(compile_report.compile_all(["hip:gfx942"], ["bf16"], [64], jobs=2))
+    assert_within_limits(compile_report.compile_all(["hip:gfx942"], ["bf16"], [64], jobs=1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:86", "cuda:90", "hip:gfx942"])
 def test_other_heads_and_16_bit_dtypes(target):
-    assert_within_limits(compile_report.compile_all([target], ["bf16"], [32, 128], jobs=2))
+    assert_within_limits(compile_report.compile_all([target], ["bf16"], [32, 128], jobs=1))
 
 
 @pytest.mark.parametrize("num_tokens", [256, *compile_report.NUM_TOKENS])
@@ -61,7 +61,7 @@ def test_predictions_grow_with_the_image_and_beat_eager(target):
 
 def test_the_command_writes_what_it_shows(tmp_path, capsys):
     file = tmp_path / "report.json"
-    options = ["--target", "cuda:90", "--dtype", "bf16", "--head-dim", "32", "--json", str(file)]
+    options = ["--target", "cuda:90", "--dtype", "bf16", "--head-dim", "32", "--jobs", "2", "--json", str(file)]
     assert compile_report.main(options) == 0
     printed = capsys.readouterr().out
     report = json.loads(file.read_text())

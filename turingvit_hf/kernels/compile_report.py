@@ -10,8 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -43,14 +44,20 @@ def compile_all(targets: Sequence[str], dtypes: Sequence[str], head_dims: Sequen
         for case in ahead_of_time.cases(target, dtype, head_dim)
     ]
 
-    def measure(case):
-        needs = ahead_of_time.resources_of(case, ahead_of_time.compile_case(case))
-        entry = {"kernel": case.kernel, "target": case.target, "dtype": case.dtype, "head_dim": case.head_dim}
-        return entry | {"launch": case.launch} | asdict(needs) | {"faults": ahead_of_time.faults(case, needs)}
-
-    # the compiler lets go of the interpreter lock while it works, and the assembler is a process of its own
-    with ThreadPoolExecutor(jobs) as pool:
+    if jobs == 1:
+        return [measure(case) for case in cases]
+    # Processes and not threads: Triton parses source, and Python 3.11 fails at that in two threads at a time.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         return list(pool.map(measure, cases))
+
+
+def measure(case) -> dict:
+    """The fields of a `Case`, its resources once compiled, and its faults in words."""
+    from turingvit_hf.kernels.linear_attention import ahead_of_time
+
+    needs = ahead_of_time.resources_of(case, ahead_of_time.compile_case(case))
+    entry = {"kernel": case.kernel, "target": case.target, "dtype": case.dtype, "head_dim": case.head_dim}
+    return entry | {"launch": case.launch} | asdict(needs) | {"faults": ahead_of_time.faults(case, needs)}
 
 
 def byte_counts(num_tokens: int) -> dict[str, float]:
