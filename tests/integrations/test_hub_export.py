@@ -325,13 +325,17 @@ def test_vlm_that_forgets_its_tower_is_refused(tmp_path):
     [
         (CLIPImageProcessor(), "TuringViTImageProcessor or None, got CLIPImageProcessor"),
         (TuringViTImageProcessor(patch_size=8), "patch_size is 8, the tower's is 4"),
-        (tiny_processor(return_image_sizes=True), "return_image_sizes=True"),
     ],
-    ids=["of another model", "other patches", "for a VLM"],
+    ids=["of another model", "other patches"],
 )
 def test_processor_that_does_not_fit_is_refused(tmp_path, processor, message):
     with pytest.raises(ValueError, match=message):
         export_for_hub(tower(), processor, tmp_path / "export")
+
+
+def test_sizes_for_a_vlm_do_not_travel_with_a_tower(tmp_path):
+    export_for_hub(tower(), tiny_processor(return_image_sizes=True), tmp_path / "export")
+    assert TuringViTImageProcessor.from_pretrained(tmp_path / "export").return_image_sizes is False
 
 
 def test_vlm_takes_no_bare_image_processor(tmp_path):

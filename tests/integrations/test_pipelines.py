@@ -1,11 +1,13 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """transformers' pipelines give one right result for each image, or fail loudly."""
 
+import json
+
 import pytest
 import torch
 from transformers import pipeline
 
-from tests.integrations.tiny import PATCH, pictures, tiny_config, tiny_processor
+from tests.integrations.tiny import PATCH, pictures, tiny_config, tiny_llava_processor, tiny_processor
 from turingvit_hf import TuringViTForImageClassification, TuringViTModel
 
 
@@ -40,6 +42,16 @@ def extract(folder, images, **options):
     return pipeline("image-feature-extraction", model=folder)(images, return_tensors=True, **options)
 
 
+def check_classes(folder, model, images, batch_size):
+    """Asserts that the pipeline gives each image the classifier's own probabilities."""
+    results = pipeline("image-classification", model=folder)(images, batch_size=batch_size, top_k=4)
+    assert len(results) == len(images)
+    for image, result in zip(images, results, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in result}
+        found = torch.tensor([[scores[f"LABEL_{i}"] for i in range(4)]])
+        torch.testing.assert_close(found, direct(model, image, "logits").softmax(-1))
+
+
 BATCHES = pytest.mark.parametrize(
     ("images", "batch_size"),
     [(MIXED, 1), (SAME, 1), (SAME, 4), (ROUNDED, 4)],
@@ -69,12 +81,7 @@ def test_one_vector_of_each_image(checkpoints, images, batch_size):
 @BATCHES
 def test_classes_of_each_image(checkpoints, images, batch_size):
     folder, model = checkpoints["classifier"]
-    results = pipeline("image-classification", model=folder)(images, batch_size=batch_size, top_k=4)
-    assert len(results) == len(images)
-    for image, result in zip(images, results, strict=True):
-        scores = {entry["label"]: entry["score"] for entry in result}
-        found = torch.tensor([[scores[f"LABEL_{i}"] for i in range(4)]])
-        torch.testing.assert_close(found, direct(model, image, "logits").softmax(-1))
+    check_classes(folder, model, images, batch_size)
 
 
 def test_batches_of_unlike_sizes_are_refused(checkpoints):
@@ -117,3 +124,46 @@ def test_a_processor_that_packs_is_saved_as_one_that_does_not(tmp_path, checkpoi
     assert len(results) == len(SAME)
     for image, result in zip(SAME, results, strict=True):
         torch.testing.assert_close(result, direct(model, image, "last_hidden_state"))
+
+
+@pytest.fixture(scope="module")
+def saved_with_sizes(checkpoints, tmp_path_factory):
+    """The same checkpoints, their processors saved with the flag that a VLM wants."""
+    folder = tmp_path_factory.mktemp("saved_with_sizes")
+    for name, (_, model) in checkpoints.items():
+        model.save_pretrained(folder / name)
+        tiny_processor(return_image_sizes=True).save_pretrained(folder / name)
+    return {name: str(folder / name) for name in checkpoints}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 8])
+def test_a_processor_with_sizes_is_saved_as_one_without(checkpoints, saved_with_sizes, batch_size):
+    images = SAME[:5]
+    for name, key in (
+        ("tower", "last_hidden_state"),
+        ("tower", "pooler_output"),
+        ("tower without head", "last_hidden_state"),
+    ):
+        results = extract(saved_with_sizes[name], images, batch_size=batch_size, pool=key == "pooler_output")
+        assert len(results) == len(images)
+        for image, result in zip(images, results, strict=True):
+            torch.testing.assert_close(result, direct(checkpoints[name][1], image, key))
+    check_classes(saved_with_sizes["classifier"], checkpoints["classifier"][1], images, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 8])
+def test_sizes_written_by_hand_are_refused_or_right(checkpoints, tmp_path, batch_size):
+    for name in ("tower", "classifier"):
+        checkpoints[name][1].save_pretrained(tmp_path / name)
+        settings = tiny_processor(return_image_sizes=True).to_dict()
+        (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ValueError, match="has return_image_sizes=True"):
+        extract(str(tmp_path / "tower"), SAME[:5], batch_size=batch_size)
+    check_classes(str(tmp_path / "classifier"), checkpoints["classifier"][1], SAME[:5], batch_size)
+
+
+def test_features_with_the_processor_of_a_vlm_are_refused(checkpoints, tmp_path):
+    checkpoints["tower"][1].save_pretrained(tmp_path)
+    tiny_llava_processor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has return_image_sizes=True.*processor_config\.json"):
+        extract(str(tmp_path), SAME)

@@ -324,7 +324,7 @@ def test_extreme_images(size):
     [
         {},
         {"max_patches": 64},
-        {"do_pack": False, "return_image_sizes": True, "merge_size": 2},
+        {"do_pack": False, "merge_size": 2},
         {"resolution": "fixed", "size": {"height": 32, "width": 64}, "image_mean": [0.1, 0.2, 0.3], "resample": 2},
         {"resolution": "bounded", "min_side": 32, "max_side": 64, "seed": 5},
     ],
@@ -352,6 +352,25 @@ def test_packing_is_a_choice_of_the_call_and_not_saved(tmp_path):
     loaded = AutoImageProcessor.from_pretrained(tmp_path)
     assert loaded.do_pack is None
     assert loaded.patch_size == 8
+
+
+def test_image_sizes_are_not_saved_with_an_image_processor_alone(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    logging.getLogger("turingvit_hf.processing.image_processing_turingvit").warning_once.cache_clear()
+    TuringViTImageProcessor(patch_size=8).save_pretrained(tmp_path)
+    assert not caplog.records
+    processor = TuringViTImageProcessor(return_image_sizes=True, patch_size=8)
+    for _ in range(2):
+        (written,) = processor.save_pretrained(tmp_path)
+    assert written == str(tmp_path / "preprocessor_config.json")
+    assert ["return_image_sizes=True is not saved" in record.message for record in caplog.records] == [True]
+    assert processor.return_image_sizes is True
+    assert processor.to_dict()["return_image_sizes"] is True
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == processor.to_dict() | {"return_image_sizes": False}
+    assert loaded.model_input_names == ["pixel_values"]
+    asked = AutoImageProcessor.from_pretrained(tmp_path, return_image_sizes=True)
+    assert asked.to_dict() == processor.to_dict()
 
 
 def test_calls_leave_input_and_processor_alone():

@@ -8,7 +8,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import AutoProcessor, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import AutoImageProcessor, AutoProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
 from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.processing.video_processing_turingvit import TuringViTVideoProcessor
@@ -86,4 +86,15 @@ def test_llava_processor_keeps_the_flags(llava_processor, tmp_path):
     llava_processor.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert isinstance(loaded.image_processor, TuringViTImageProcessor)
+    assert loaded.image_processor.return_image_sizes is True
     assert loaded.image_processor.to_dict() == llava_processor.image_processor.to_dict()
+    assert "image_sizes" in loaded(images=Image.new("RGB", (60, 40)), text="<image>", return_tensors="pt")
+
+
+def test_an_image_processor_out_of_a_vlm_is_saved_for_a_tower(llava_processor, tmp_path):
+    llava_processor.save_pretrained(tmp_path / "vlm")
+    AutoImageProcessor.from_pretrained(tmp_path / "vlm").save_pretrained(tmp_path / "tower")
+    assert AutoImageProcessor.from_pretrained(tmp_path / "tower").return_image_sizes is False
+    # both files in one folder: the VLM's counts
+    llava_processor.image_processor.save_pretrained(tmp_path / "vlm")
+    assert AutoProcessor.from_pretrained(tmp_path / "vlm").image_processor.return_image_sizes is True

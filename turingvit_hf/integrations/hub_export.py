@@ -228,11 +228,6 @@ def _check_processor(processor, config: PreTrainedConfig, *, is_tower: bool) -> 
         raise ValueError(f"a tower is exported with a TuringViTImageProcessor or None, got {type(processor).__name__}")
     if processor.patch_size != config.patch_size:
         raise ValueError(f"the processor's patch_size is {processor.patch_size}, the tower's is {config.patch_size}")
-    if processor.return_image_sizes:
-        raise ValueError(
-            "the processor has return_image_sizes=True, and batches in pipelines would come out wrong without an "
-            "error: leave it unset in a tower's checkpoint and pass it where you call the processor"
-        )
 
 
 def _check_directory(directory: Path) -> None:

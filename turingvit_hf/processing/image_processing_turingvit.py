@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The image processor: pictures of any kind and size to packed patches, one dense batch, or a padded batch."""
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -41,7 +42,8 @@ class TuringViTImageProcessorKwargs(ImagesKwargs, total=False):
         None packs when the sizes differ and gives one dense batch when they agree; True always packs; False never
         does, and pads where sizes differ.
     return_image_sizes (`bool`, *optional*, defaults to `False`):
-        Whether to give the padded form with `image_sizes` even where sizes agree, for LLaVA-style callers.
+        Whether to give the padded form with `image_sizes` even where sizes agree, for LLaVA-style callers. Saved
+        with a VLM's processor, and not with an image processor alone.
     check_finite (`bool`, *optional*, defaults to `False`):
         Whether to look for NaN and infinite pixels in float images, and refuse them.
     """
@@ -119,6 +121,51 @@ class TuringViTImageProcessor(PilBackend):
         if settings.get("do_pack"):
             settings["do_pack"] = None
         return settings
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Return the files written: `preprocessor_config.json`, where `return_image_sizes=True` becomes False.
+
+        This is the file beside a tower, which pipelines read. With `image_sizes` the tower gives the tokens of a batch
+        as one row, (1, T, D), and the pipeline would return a wrong number of results without an error. A VLM's
+        processor writes its image processor into its own file, through `to_dict`, and keeps the flag.
+
+        Args:
+            save_directory: the folder, made if it does not exist.
+            push_to_hub: whether to upload it afterwards.
+            **kwargs: passed to transformers' `push_to_hub`.
+        """
+        if not self.return_image_sizes:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        logger.warning_once(
+            "return_image_sizes=True is not saved with an image processor alone, since pipelines on a tower would "
+            "return a wrong number of results. Save a VLM's processor as a whole, which keeps it, or pass "
+            "return_image_sizes=True to from_pretrained or to the call."
+        )
+        saved = copy.copy(self)
+        saved.return_image_sizes = False
+        return saved.save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the saved settings, and the arguments that are left over.
+
+        Raises:
+            ValueError: where a pipeline for features of images loads settings with `return_image_sizes=True`, which
+                were written by hand or by a VLM's processor.
+        """
+        settings, unused = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        # a pipeline names its task here alone; once loaded, its calls look like those of a VLM's processor
+        if kwargs.get("_from_pipeline") == "image-feature-extraction" and settings.get("return_image_sizes"):
+            raise ValueError(
+                f"the image processor in {pretrained_model_name_or_path} has return_image_sizes=True; the pipeline "
+                "would return a wrong number of results: set it to false in preprocessor_config.json or "
+                "processor_config.json, or pass the pipeline an image_processor without it"
+            )
+        return settings, unused
 
     def preprocess(self, images: ImageInput, **kwargs: Unpack[TuringViTImageProcessorKwargs]) -> BatchFeature:
         """Return the images as model inputs, in the form that the class's table names.
