@@ -7,14 +7,17 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoVideoProcessor,
 )
 from transformers.utils import is_torchvision_available
 
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
-from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderConfig, TuringViTDualEncoderModel
+from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
+from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
 from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTBackbone,
     TuringViTForImageClassification,
@@ -30,6 +33,7 @@ __version__ = "0.1.0.dev0"
 AutoConfig.register("turingvit", TuringViTConfig, exist_ok=True)
 AutoModel.register(TuringViTConfig, TuringViTModel, exist_ok=True)
 AutoModelForImageClassification.register(TuringViTConfig, TuringViTForImageClassification, exist_ok=True)
+AutoModelForMaskedImageModeling.register(TuringViTConfig, TuringViTForMaskedImageModeling, exist_ok=True)
 AutoBackbone.register(TuringViTConfig, TuringViTBackbone, exist_ok=True)
 # One class under both names: it needs no torchvision and works the same where torchvision is installed.
 AutoImageProcessor.register(
@@ -52,6 +56,7 @@ __all__ = [
     "TuringViTDualEncoderConfig",
     "TuringViTDualEncoderModel",
     "TuringViTForImageClassification",
+    "TuringViTForMaskedImageModeling",
     "TuringViTImageProcessor",
     "TuringViTModel",
     "TuringViTProcessor",

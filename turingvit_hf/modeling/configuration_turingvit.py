@@ -32,6 +32,8 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
         tla_rope: "post_activation" rotates Q and K of linear attention after their activation, "none" leaves them.
         tla_output_projection: Whether linear attention has an output projection; the report's figure draws none.
         vision_use_head: Whether the tower has its attention-pooling head; inside a VLM it has none.
+        teacher_hidden_size: Width of the teacher's features, which `TuringViTForMaskedImageModeling` predicts; 1024 is
+            that of EVA02-CLIP-E behind its projection.
         apply_layernorm: Whether `TuringViTBackbone` puts intermediate feature maps through the final norm.
         reshape_hidden_states: Whether `TuringViTBackbone` returns (B, D, rows, columns) instead of (B, N, D).
 
@@ -60,6 +62,7 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
     tla_rope: str = "post_activation"
     tla_output_projection: bool = False
     vision_use_head: bool = True
+    teacher_hidden_size: int = 1024
     apply_layernorm: bool = True
     reshape_hidden_states: bool = True
     _out_features: list[str] | None = None
@@ -121,6 +124,7 @@ class TuringViTConfig(BackboneConfigMixin, PreTrainedConfig):
     def validate_sizes(self):
         """Sizes are at least 1, and the rescale factor too."""
         sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_channels", "patch_size", "image_size")
+        sizes += ("teacher_hidden_size",)
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The norm and the MLP that layers and pooling head share."""
+"""The norm and the MLP that layers and pooling head share, and what hides patches from the layers."""
 
 from collections.abc import Callable
 
@@ -57,3 +57,21 @@ class TuringViTMLP(nn.Module):
 
     def _swiglu(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.down_proj(self.act(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+
+
+def replace_masked(
+    hidden_states: torch.Tensor, bool_masked_pos: torch.Tensor, mask_token: torch.Tensor | None
+) -> torch.Tensor:
+    """Patch embeddings (..., D) with `mask_token` (D,) in place of those where `bool_masked_pos` (...) is true.
+
+    Raises:
+        ValueError: The mask is not shaped like the patches, or there is no mask token.
+    """
+    if bool_masked_pos.shape != hidden_states.shape[:-1]:
+        raise ValueError(
+            f"bool_masked_pos must be shaped like the patches, {tuple(hidden_states.shape[:-1])}, got "
+            f"{tuple(bool_masked_pos.shape)}"
+        )
+    if mask_token is None:
+        raise ValueError("bool_masked_pos needs a mask_token, which TuringViTForMaskedImageModeling has")
+    return torch.where(bool_masked_pos[..., None].bool(), mask_token.to(hidden_states.dtype), hidden_states)

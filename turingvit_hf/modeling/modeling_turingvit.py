@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 from turingvit_hf.kernels.linear_attention import choose_backend
 from turingvit_hf.modeling.attention import TuringViTLinearAttention, TuringViTSoftmaxAttention
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
-from turingvit_hf.modeling.layers import TuringViTMLP, TuringViTRMSNorm
+from turingvit_hf.modeling.layers import TuringViTMLP, TuringViTRMSNorm, replace_masked
 from turingvit_hf.modeling.packing import check_packed, cu_seqlens_from_grid, pack_padded, patchify
 from turingvit_hf.modeling.pooling import TuringViTPoolingHead, mean_over_tokens
 from turingvit_hf.modeling.rope import TuringViTRotaryEmbedding
@@ -115,6 +115,8 @@ class TuringViTModel(TuringViTPreTrainedModel):
         pixel_values: torch.Tensor,
         image_grid_thw: torch.Tensor | None = None,
         image_sizes: torch.Tensor | list | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        mask_token: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Patch tokens and pooled vectors of images in any of three forms.
@@ -129,6 +131,8 @@ class TuringViTModel(TuringViTPreTrainedModel):
             pixel_values: Normalized pixels in one of the forms above; cast to the dtype of the model.
             image_grid_thw: (N, 3) int64 rows of frames, rows of patches, columns of patches.
             image_sizes: (B, 2) true (height, width) in pixels of padded images, multiples of the patch size.
+            bool_masked_pos: which patches are hidden, bool or 0 and 1, shaped like `last_hidden_state` without D.
+            mask_token: (D,) what stands in for the embedding of a hidden patch; the tower itself has none.
             **kwargs: `output_hidden_states` (True, an index or a list of them), `output_attentions`, `return_dict`.
 
         Returns:
@@ -136,11 +140,13 @@ class TuringViTModel(TuringViTPreTrainedModel):
             for; hidden states have the layout of the last one.
 
         Raises:
-            ValueError: The form is none of the three, or pixels, sizes and grid do not fit together.
+            ValueError: The form is none of the three, or pixels, sizes, grid and mask do not fit together.
         """
         patches, grid, cu_seqlens = self._as_patches(pixel_values, image_grid_thw, image_sizes)
         rope = self._rope(pixel_values, patches, grid)
         hidden_states = self.patch_embed(patches.to(self.final_norm.weight.dtype))
+        if bool_masked_pos is not None:
+            hidden_states = replace_masked(hidden_states, bool_masked_pos, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cu_seqlens, rope)
         hidden_states = self.final_norm(hidden_states)
