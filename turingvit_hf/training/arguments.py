@@ -5,15 +5,24 @@ A recipe is a value. It is read from YAML by `recipes.py`, and everything else i
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 Stage = Literal["mim", "image_text", "image_video"]
+
+
+def _switch(value: Any) -> Any:
+    """YAML's words for true and false as what they mean; anything else as it is."""
+    words = {"yes": True, "on": True, "no": False, "off": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -65,7 +74,7 @@ class SourceRecipe:
     kind: Literal["image", "video"] = "image"
     format: Literal["auto", "hub", "folder", "parquet", "webdataset", "jsonl", "shapes"] = "auto"
     split: str = "train"
-    streaming: bool | None = None
+    streaming: Switch | None = None
     weight: float = Field(1.0, gt=0.0)
     media_column: str | None = None
     caption_columns: dict[str, float] = Field(default_factory=dict)
@@ -121,15 +130,18 @@ class TextRecipe:
         frozen: whether its weights stay as they are.
         projection_dim: width of the shared space.
         vocabulary: tokenizer whose subwords are the classes of SuperClass; None: the text encoder's own.
+        initial_logit_bias: what is added to similarities at first. SigLIP's -10 suits 20,000 images a step; for B of
+            them -ln(B - 1) starts at the right share of pairs. Not read where a dual encoder is continued.
     """
 
     encoder: str = "small"
     pooling: Literal["pooler", "mean", "last_token"] = "mean"
     max_tokens: int = Field(64, ge=1)
-    lowercase: bool = False
-    frozen: bool = False
+    lowercase: Switch = False
+    frozen: Switch = False
     projection_dim: int = Field(512, ge=1)
     vocabulary: str | None = None
+    initial_logit_bias: float = -10.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -197,7 +209,8 @@ class EvaluationRecipe:
     """What is measured while training, every `eval_steps` of TrainingArguments.
 
     Args:
-        retrieval: source of held-out pairs, or None; its kind says whether of images or clips.
+        retrieval: source of held-out images and captions, or None.
+        video_retrieval: source of held-out clips and captions, or None.
         classification: source whose caption column is a class name, or None.
         num_samples: at most so many of each.
         templates: prompts for class names, `{}` in each.
@@ -216,8 +229,10 @@ class StageRecipe:
 
     Args:
         stage: `"mim"` (1), `"image_text"` (2 and 3) or `"image_video"` (4).
-        model: values of `TuringViTConfig`; ignored where `init_from` is given, except that they must agree with it.
-        init_from: folder of an earlier stage's output, of a tower or of a dual encoder; None: random weights.
+        name: what the stage is called in its folder; empty: the name of its recipe.
+        model: values of `TuringViTConfig`; where `init_from` is given they must agree with what is there.
+        init_from: folder of an earlier stage's output, of a tower or of a dual encoder; None: random weights. A stage
+            with captions continues a whole dual encoder where it finds one, its text encoder and heads included.
         training: keyword arguments of `transformers.TrainingArguments`; output_dir comes from the command line.
     """
 
