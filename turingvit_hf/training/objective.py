@@ -1,0 +1,104 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The base class of objectives, and what they share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+Pack = Mapping[str, Any]
+Losses = dict[str, Tensor]
+
+# what a pack holds for objectives, teachers and the training loop
+NOT_FOR_MODELS = frozenset(
+    {"kind", "reader_state", "superclass_ids", "teacher_pixel_values", "teacher_image_grid_thw", "teacher_features"}
+)
+
+
+class Objective(ABC):
+    """What turns a model and packs into named losses; `total` of them is minimized, each is logged by its name.
+
+    Attributes:
+        weights: what each loss is multiplied with in the total; 1 for names that are not there.
+    """
+
+    weights: Mapping[str, float] = {}
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, pack: Pack) -> Losses:
+        """The losses of one pack by itself, scalars without weights; for evaluation, talks to no other rank."""
+
+    def total(self, losses: Losses) -> Tensor:
+        """The sum of the losses times their weights, a scalar."""
+        return torch.stack([self.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+
+    def step(
+        self,
+        model: nn.Module,
+        packs: Sequence[Pack],
+        *,
+        backward: Callable[[Tensor], None],
+        no_sync: Callable[[], AbstractContextManager],
+    ) -> Losses:
+        """Forward and backward over this rank's packs of one optimizer step.
+
+        Gradients are left in the parameters; averaged over ranks, as DDP and FSDP do it, they are those of the total
+        of the losses. Every rank has the same number of packs. This default takes the mean of packs; objectives whose
+        packs weigh differently or depend on each other have their own.
+
+        Args:
+            model: as it was prepared for training, wrapped or not.
+            packs: at least one, on the model's device, of one kind.
+            backward: `accelerator.backward` or the like.
+            no_sync: makes a context in which gradients are not averaged over ranks; used for all packs but the last.
+
+        Returns:
+            detached scalars by name whose mean over ranks is the loss of the step.
+
+        Raises:
+            ValueError: there is no pack.
+        """
+        sums: Losses = {}
+        for pack, context in with_contexts(packs, no_sync):
+            with context:
+                losses = self(model, pack)
+                backward(self.total(losses) / len(packs))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / len(packs)
+        return sums
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside the model; nothing here."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a `state_dict`.
+
+        Raises:
+            ValueError: it has entries that this objective does not know.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got one with {sorted(state)}")
+
+
+def model_inputs(pack: Pack) -> dict[str, Any]:
+    """What a model takes of a pack."""
+    return {name: value for name, value in pack.items() if name not in NOT_FOR_MODELS}
+
+
+def with_contexts(
+    packs: Sequence[Pack], no_sync: Callable[[], AbstractContextManager]
+) -> Iterator[tuple[Pack, AbstractContextManager]]:
+    """Each pack with the context for its forward and backward.
+
+    Raises:
+        ValueError: there is no pack.
+    """
+    if not packs:
+        raise ValueError("a step needs at least one pack")
+    for number, pack in enumerate(packs):
+        yield pack, nullcontext() if number == len(packs) - 1 else no_sync()
