@@ -45,7 +45,7 @@ class _Draft:
 
     def merge(self, values: dict[str, Any], origin: str, place: Place = ()) -> None:
         """Merges a mapping into the one at `place`; what it holds besides mappings replaces what was there."""
-        target = self.values
+        target: Any = self.values
         for key in place:
             target = target[key]
         for key, value in values.items():
