@@ -6,18 +6,18 @@ The tower is always the attribute `turingvit`, so `model.turingvit.save_pretrain
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
-from transformers import Siglip2TextModel, SiglipTextModel
 from transformers import initialization as init
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto import AutoModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
+from turingvit_hf.modeling.dual_encoder_parts import build_text_model, load_text_model, load_tower, pool_text
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 
 
@@ -37,16 +37,6 @@ def pairwise_sigmoid_loss(logits: torch.Tensor, *, first: int = 0) -> torch.Tens
     signs_NM = torch.full_like(logits, -1.0)
     signs_NM.diagonal(first).fill_(1.0)
     return -nn.functional.logsigmoid(signs_NM * logits).sum() / len(logits)
-
-
-def _text_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The text encoder of a configuration, with random weights."""
-    # AutoModel knows all text encoders but SigLIP's
-    if config.model_type == "siglip_text_model":
-        return SiglipTextModel._from_config(config)
-    if config.model_type == "siglip2_text_model":
-        return Siglip2TextModel._from_config(config)
-    return AutoModel.from_config(config)
 
 
 @dataclass
@@ -86,7 +76,15 @@ class TuringViTDualEncoderOutput(ModelOutput):
 class TuringViTDualEncoderModel(PreTrainedModel):
     """A TuringViT tower and a transformers text encoder, each followed by a projection into one space.
 
-    Trained with the sigmoid loss of SigLIP; answers retrieval and zero-shot classification.
+    Trained with the sigmoid loss of SigLIP; answers retrieval and zero-shot classification. With `num_superclasses` in
+    its configuration it has one more head, linear from pooled image features to the subwords of captions; `forward`
+    returns that head's weight and bias beside the features and leaves the logits to the loss, which need not form
+    them.
+
+    Args:
+        config: The architecture.
+        turingvit: A tower to take in; None makes one with random weights.
+        text_model: A text encoder to take in; None makes one with random weights.
     """
 
     config: TuringViTDualEncoderConfig
@@ -101,11 +99,15 @@ class TuringViTDualEncoderModel(PreTrainedModel):
     # the loss is a mean over the images of one batch: Trainer divides it by the number of accumulated batches
     accepts_loss_kwargs = False
 
-    def __init__(self, config: TuringViTDualEncoderConfig):
+    def __init__(
+        self,
+        config: TuringViTDualEncoderConfig,
+        turingvit: TuringViTModel | None = None,
+        text_model: PreTrainedModel | None = None,
+    ):
         super().__init__(config)
-        self.turingvit = TuringViTModel._from_config(config.vision_config)
-        # the configuration has turned None and dictionaries into configurations
-        self.text_model = _text_model(config.text_config)  # pyrefly: ignore[bad-argument-type]
+        self.turingvit = TuringViTModel._from_config(config.vision_config) if turingvit is None else turingvit
+        self.text_model = build_text_model(config) if text_model is None else text_model
         width = self.turingvit.config.hidden_size
         self.visual_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(self.text_model.config.hidden_size, config.projection_dim, bias=False)
@@ -128,6 +130,52 @@ class TuringViTDualEncoderModel(PreTrainedModel):
                 init.zeros_(self.superclass_head.bias)
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
             init.constant_(self.logit_bias, self.config.logit_bias_init_value)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision: str | Path | PreTrainedModel,
+        text: str | Path | PreTrainedModel,
+        **config_values,
+    ) -> Self:
+        """A dual encoder of a pretrained tower and a pretrained text encoder, with new projections and heads.
+
+        Args:
+            vision: Hub id or folder of a checkpoint of a `TuringViTModel` or of a model on top of one, such as
+                `TuringViTForMaskedImageModeling`; or such a model itself. A tower without its pooling head gets a new
+                one with random weights, which a warning tells.
+            text: Hub id or folder of a text encoder, of a model with a head on one, such as a causal language model,
+                or of an image-text model of transformers, such as CLIP, whose text encoder is taken; or such an
+                encoder itself. Checkpoints are loaded in the tower's dtype.
+            **config_values: Of `TuringViTDualEncoderConfig`, such as `projection_dim` and `text_pooling`.
+
+        Returns:
+            The model in evaluation mode, on the device and in the dtype of the tower.
+
+        Raises:
+            ValueError: One of the two is no tower or no text encoder that could be built again.
+        """
+        tower = load_tower(vision)
+        pooling = config_values.get("text_pooling", TuringViTDualEncoderConfig.text_pooling)
+        text_model = load_text_model(text, pooling, tower.dtype)
+        config = TuringViTDualEncoderConfig(vision_config=tower.config, text_config=text_model.config, **config_values)
+        model = cls._from_config(config, dtype=tower.dtype, turingvit=tower, text_model=text_model)
+        return model.to(tower.device).eval()  # pyrefly: ignore[bad-argument-type]
+
+    def freeze_text(self) -> None:
+        """Keeps the text encoder as it is: no gradients, and evaluation mode also under `train()`.
+
+        A choice of the run: it is not saved with the model.
+        """
+        self.text_model.requires_grad_(False)
+        self.text_model.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training mode, all but a text encoder that has nothing to train."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.text_model.parameters()):
+            self.text_model.eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's token embeddings."""
@@ -153,11 +201,16 @@ class TuringViTDualEncoderModel(PreTrainedModel):
             image_sizes: (N, 2) int64 true sizes, with padded pixels.
             **kwargs: for the tower.
         """
+        return self._encode_images(pixel_values, image_grid_thw, image_sizes, **kwargs)[0]
+
+    def _encode_images(self, pixel_values, image_grid_thw, image_sizes, **kwargs):
+        """The tower's output with its pooled vectors projected, (N, E), and these before that, (N, D)."""
         outputs = self.turingvit(
             pixel_values, image_grid_thw=image_grid_thw, image_sizes=image_sizes, return_dict=True, **kwargs
         )
-        outputs.pooler_output = self.visual_projection(outputs.pooler_output)
-        return outputs
+        pooled_ND = outputs.pooler_output
+        outputs.pooler_output = self.visual_projection(pooled_ND)
+        return outputs, pooled_ND
 
     @can_return_tuple
     def get_text_features(
@@ -186,30 +239,21 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         outputs = self.text_model(
             input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional, **kwargs
         )
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        pooled_MD = self._pool_text(outputs.last_hidden_state, outputs.get("pooler_output"), mask)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state,
-            pooler_output=self.text_projection(pooled_MD),
-            hidden_states=outputs.get("hidden_states"),
-            attentions=outputs.get("attentions"),
-        )
-
-    def _pool_text(self, tokens: torch.Tensor, pooled: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-        """One vector for each text, (M, D), from its tokens (M, tokens, D) or from what the encoder pooled itself."""
-        if self.config.text_pooling == "mean":
-            weights = mask[..., None].to(tokens.dtype)
-            return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
-        if self.config.text_pooling == "last_token":
-            # the last 1 of the mask, whichever side the padding is on
-            places = torch.arange(tokens.shape[1], device=tokens.device)
-            last_M = (mask.bool() * places).argmax(1)
-            return tokens[torch.arange(tokens.shape[0], device=tokens.device), last_M]
-        if pooled is None:
+        pooled_MD = outputs.get("pooler_output")
+        if self.config.text_pooling != "pooler":
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            pooled_MD = pool_text(outputs.last_hidden_state, mask, self.config.text_pooling)
+        elif pooled_MD is None:
             raise ValueError(
                 f"{type(self.text_model).__name__} has no pooler; set text_pooling to 'mean' or 'last_token'"
             )
-        return pooled
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            # a frozen language model may be in a smaller dtype than what is trained
+            pooler_output=self.text_projection(pooled_MD.to(self.text_projection.weight.dtype)),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
 
     def _superclass_parameters(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
         """Weight (C, D) and bias (C,) of the SuperClass head as views, (None, None) without it."""
@@ -248,11 +292,7 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         Raises:
             ValueError: a loss is asked for and the numbers of images and texts differ.
         """
-        vision_outputs = self.turingvit(
-            pixel_values, image_grid_thw=image_grid_thw, image_sizes=image_sizes, return_dict=True, **kwargs
-        )
-        pooled_ND = vision_outputs.pooler_output
-        vision_outputs.pooler_output = self.visual_projection(pooled_ND)
+        vision_outputs, pooled_ND = self._encode_images(pixel_values, image_grid_thw, image_sizes, **kwargs)
         text_outputs = self.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
         )
