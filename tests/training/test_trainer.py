@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from turingvit_hf.training.objectives import ContrastiveObjective
+from turingvit_hf.training.objectives import ContrastiveObjective, Objective
 from turingvit_hf.training.trainer import TuringViTTrainer
 
 
@@ -33,7 +33,7 @@ def make_trainer(model, collate, folder, *, objective=None, pairs=None, **option
     )
 
 
-class TwoLosses:
+class TwoLosses(Objective):
     """The contrastive loss and twice that, as two named losses."""
 
     def __call__(self, model, batch):
