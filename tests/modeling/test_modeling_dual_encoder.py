@@ -19,8 +19,7 @@ from transformers import (
     pipeline,
 )
 
-from turingvit_hf import TuringViTConfig
-from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderConfig, TuringViTDualEncoderModel
+from turingvit_hf import TuringViTConfig, TuringViTDualEncoderConfig, TuringViTDualEncoderModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.losses import siglip_loss
@@ -132,6 +131,46 @@ def test_tuples_hidden_states_and_embeddings():
     assert model.get_input_embeddings() is model.text_model.get_input_embeddings()
 
 
+def test_pooled_features_and_superclass_parameters_come_with_the_output():
+    model, inputs = make_model(num_superclasses=11), make_inputs()
+    outputs = model(**inputs)
+    pixels = {key: inputs[key] for key in ("pixel_values", "image_grid_thw")}
+    pooled = model.turingvit(**pixels).pooler_output
+    torch.testing.assert_close(outputs.pooled_image_features, pooled)
+    torch.testing.assert_close(
+        outputs.vision_model_output.pooler_output, model.visual_projection(outputs.pooled_image_features)
+    )
+    assert torch.equal(outputs.superclass_weight, model.superclass_head.weight)
+    assert torch.equal(outputs.superclass_bias, model.superclass_head.bias)
+    logits = outputs.pooled_image_features @ outputs.superclass_weight.T + outputs.superclass_bias
+    torch.testing.assert_close(logits, model.superclass_head(pooled))
+    logits.logsumexp(-1).sum().backward()
+    from_outputs = [parameter.grad.clone() for parameter in model.superclass_head.parameters()]
+    model.zero_grad()
+    model.superclass_head(model.turingvit(**pixels).pooler_output).logsumexp(-1).sum().backward()
+    for actual, expected in zip(from_outputs, model.superclass_head.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected.grad)
+
+
+def test_without_superclasses_there_is_no_head():
+    model = make_model()
+    outputs = model(**make_inputs())
+    assert outputs.superclass_weight is None
+    assert outputs.superclass_bias is None
+    assert not any("superclass" in name for name in model.state_dict())
+
+
+def test_the_superclass_head_starts_with_logits_of_unit_size(tmp_path):
+    without = make_model()
+    without.save_pretrained(tmp_path)
+    # a new head on a saved model too, whose other weights stay
+    loaded = AutoModel.from_pretrained(tmp_path, num_superclasses=2000)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in without.state_dict().items())
+    for model in (make_model(num_superclasses=2000), loaded):
+        assert model.superclass_head.weight.std().item() == pytest.approx(32**-0.5, rel=0.02)
+        assert not model.superclass_head.bias.any()
+
+
 def test_initial_values_are_those_of_the_configuration():
     model = make_model()
     assert model.logit_scale.item() == pytest.approx(math.log(10))
@@ -144,9 +183,10 @@ def test_initial_values_are_those_of_the_configuration():
     [
         ({"text_pooling": "max"}, "text_pooling='max', allowed are"),
         ({"projection_dim": 0}, "projection_dim=0 must be at least 1"),
+        ({"num_superclasses": -1}, r"num_superclasses=-1 must be 0 \(no head\) or more"),
         ({"vision_config": vision_config(vision_use_head=False)}, "needs the tower's pooling head"),
     ],
-    ids=["pooling", "projection", "no head"],
+    ids=["pooling", "projection", "superclasses", "no head"],
 )
 def test_impossible_configurations_are_refused(options, message):
     with pytest.raises(Exception, match=message):

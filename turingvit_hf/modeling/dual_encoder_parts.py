@@ -82,8 +82,8 @@ def load_text_model(text: str | Path | PreTrainedModel, pooling: str, dtype: tor
         model_class = _text_model_class(model.config)
         if type(model) is not model_class:
             raise ValueError(
-                f"a {type(model).__name__} cannot be kept: from its {type(model.config).__name__} a dual encoder that "
-                f"is loaded again builds a {model_class.__name__}"
+                f"text encoder {type(model).__name__} cannot be kept: from its {type(model.config).__name__} a dual "
+                f"encoder that is loaded again builds a {model_class.__name__}"
             )
         if _pooler_arguments(model_class, pooling):
             model.pooler = None  # pyrefly: ignore[bad-argument-type]

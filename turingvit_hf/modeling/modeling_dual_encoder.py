@@ -7,7 +7,7 @@ The tower is always the attribute `turingvit`, so `model.turingvit.save_pretrain
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -123,13 +123,15 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         """Fills what this class itself owns; tower and text encoder fill their own."""
         super()._init_weights(module)
         if isinstance(module, TuringViTDualEncoderModel):
-            init.normal_(self.visual_projection.weight, std=self.visual_projection.in_features**-0.5)
-            init.normal_(self.text_projection.weight, std=self.text_projection.in_features**-0.5)
-            if self.superclass_head is not None:
-                init.normal_(self.superclass_head.weight, std=self.superclass_head.in_features**-0.5)
-                init.zeros_(self.superclass_head.bias)
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
             init.constant_(self.logit_bias, self.config.logit_bias_init_value)
+        # each by itself: a model whose other weights were loaded comes here only for what is new
+        elif isinstance(module, nn.Linear) and module in (
+            self.visual_projection,
+            self.text_projection,
+            self.superclass_head,
+        ):
+            init.normal_(module.weight, std=module.in_features**-0.5)
 
     @classmethod
     def from_vision_text_pretrained(
@@ -158,7 +160,11 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         tower = load_tower(vision)
         pooling = config_values.get("text_pooling", TuringViTDualEncoderConfig.text_pooling)
         text_model = load_text_model(text, pooling, tower.dtype)
-        config = TuringViTDualEncoderConfig(vision_config=tower.config, text_config=text_model.config, **config_values)
+        parts = {"vision_config": tower.config, "text_config": text_model.config}
+        # a new configuration resets what its parts attend with
+        attention = {name: part._attn_implementation for name, part in parts.items()}
+        values: dict[str, Any] = {"attn_implementation": attention} | parts | config_values
+        config = TuringViTDualEncoderConfig(**values)
         model = cls._from_config(config, dtype=tower.dtype, turingvit=tower, text_model=text_model)
         return model.to(tower.device).eval()  # pyrefly: ignore[bad-argument-type]
 
