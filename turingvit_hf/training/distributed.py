@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 
 def _has_group() -> bool:
@@ -80,7 +80,7 @@ class _Gather(torch.autograd.Function):
     """All ranks' rows forward, the sum of all ranks' gradients for one's own rows backward."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, rows: Tensor, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
         # collectives take equal shapes: the shorter ones are padded
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
@@ -91,6 +91,6 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         first = sum(ctx.sizes[: rank()])
         return sum_over_ranks(gradient.contiguous())[first : first + ctx.sizes[rank()]], None

@@ -7,9 +7,11 @@ gradients without their large matrices. Those two compute in float32 (float64 fo
 of the inputs and of autocast, and can be differentiated once.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from turingvit_hf.modeling.modeling_masked_image import cosine_distance
 from turingvit_hf.modeling.modeling_pretraining import pairwise_sigmoid_loss
@@ -171,7 +173,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _scaled(ctx: FunctionCtx, gradient: Tensor) -> list[Tensor | None]:
+def _scaled(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
     """What forward saved, times the gradient of the loss, in the dtypes of the inputs; None where none is needed."""
     saved = zip(ctx.saved_tensors, ctx.dtypes, ctx.needs_input_grad, strict=False)
     return [(gradient * value).to(dtype) if needed else None for value, dtype, needed in saved]

@@ -90,6 +90,12 @@ def model_inputs(pack: Pack) -> dict[str, Any]:
     return {name: value for name, value in pack.items() if name not in NOT_FOR_MODELS}
 
 
+def check_any(packs: Sequence[Pack]) -> None:
+    """Raises ValueError if there is no pack."""
+    if not packs:
+        raise ValueError("a step needs at least one pack")
+
+
 def with_contexts(
     packs: Sequence[Pack], no_sync: Callable[[], AbstractContextManager]
 ) -> Iterator[tuple[Pack, AbstractContextManager]]:
@@ -98,7 +104,6 @@ def with_contexts(
     Raises:
         ValueError: there is no pack.
     """
-    if not packs:
-        raise ValueError("a step needs at least one pack")
+    check_any(packs)
     for number, pack in enumerate(packs):
         yield pack, nullcontext() if number == len(packs) - 1 else no_sync()

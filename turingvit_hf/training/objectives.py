@@ -16,7 +16,7 @@ from turingvit_hf.training.arguments import ObjectiveRecipe
 from turingvit_hf.training.distributed import gather_with_grad, sum_over_ranks, world_size
 from turingvit_hf.training.gradient_cache import RandomState
 from turingvit_hf.training.losses import chunked_siglip_loss, masked_cosine_loss, superclass_loss
-from turingvit_hf.training.objective import Losses, Objective, Pack, model_inputs, with_contexts
+from turingvit_hf.training.objective import Losses, Objective, Pack, check_any, model_inputs, with_contexts
 from turingvit_hf.training.superclass import OnlineIDF, count_classes, num_labeled, unique_classes
 
 
@@ -44,8 +44,6 @@ class MaskedDistillationObjective(Objective):
             ValueError: the pack has no mask, no features and no teacher for it, or features of neither all nor the
                 masked patches.
         """
-        if "bool_masked_pos" not in pack:
-            raise ValueError(f"a pack for masked distillation needs bool_masked_pos; it has {sorted(pack)}")
         targets = self._targets(pack)
         outputs = model(**model_inputs(pack))
         return {"cosine": masked_cosine_loss(outputs.predictions, targets)}
@@ -59,20 +57,22 @@ class MaskedDistillationObjective(Objective):
         no_sync: Callable[[], AbstractContextManager],
     ) -> Losses:
         """As `Objective.step`; the mean is over all masked patches of the step."""
-        counts = [pack["bool_masked_pos"].sum().float() for pack in packs]
+        check_any(packs)
+        counts = [_mask_of(pack).sum().double() for pack in packs]
         num_masked = sum_over_ranks(torch.stack(counts).sum()).clamp(min=1)
-        total = torch.zeros_like(num_masked)
+        sums: Losses = {}
         for (pack, context), count in zip(with_contexts(packs, no_sync), counts, strict=True):
             with context:
+                loss = self(model, pack)["cosine"]
                 # gradients are averaged over ranks, but the ranks' losses are parts of one sum
-                losses = {"cosine": self(model, pack)["cosine"] * (count / num_masked * world_size())}
-                backward(self.total(losses))
-            total = total + losses["cosine"].detach()
-        return {"cosine": total}
+                loss = loss * (count / num_masked * world_size()).to(loss.dtype)
+                backward(self.total({"cosine": loss}))
+            sums["cosine"] = sums.get("cosine", 0.0) + loss.detach()
+        return sums
 
     def _targets(self, pack: Pack) -> Tensor:
         """The teacher's features of the masked patches, (K, Dt)."""
-        mask_T = pack["bool_masked_pos"]
+        mask_T = _mask_of(pack)
         if "teacher_features" in pack:
             features = pack["teacher_features"]
         elif self.teacher is not None:
@@ -243,14 +243,14 @@ class ContrastiveObjective(Objective):
             raise ValueError(f"SuperClass needs a head and superclass_ids: {missing}")
         return has_head
 
-    def _observe(self, packs: Sequence[Pack], outputs: Any) -> tuple[list[Tensor], Tensor | None]:
+    def _observe(self, packs: Sequence[Pack], outputs: Any) -> tuple[list[Tensor], Tensor]:
         """Updates the IDF by all packs of the step; each pack's class ids, and how many images of all have a class.
 
-        An empty list and None where the packs have no SuperClass loss.
+        An empty list and 0 where the packs have no SuperClass loss.
         """
         classifies = [self._classifies(pack, outputs) for pack in packs]
         if not all(classifies):
-            return [], None
+            return [], torch.zeros((), dtype=torch.float64)
         class_ids = [unique_classes(pack["superclass_ids"]) for pack in packs]
         num_classes = len(outputs.superclass_weight)
         if self.idf is None:
@@ -278,6 +278,17 @@ class ContrastiveObjective(Objective):
         """What a pack adds to the loss of the step, times the number of ranks, since their gradients are averaged."""
         loss = self._superclass(outputs, class_ids)
         return loss * (num_labeled(class_ids) / num_images.clamp(min=1) * world_size()).to(loss.dtype)
+
+
+def _mask_of(pack: Pack) -> Tensor:
+    """Which patches are masked, (T,) bool.
+
+    Raises:
+        ValueError: the pack does not say.
+    """
+    if "bool_masked_pos" not in pack:
+        raise ValueError(f"a pack for masked distillation needs bool_masked_pos; it has {sorted(pack)}")
+    return pack["bool_masked_pos"]
 
 
 def _siglip_name(pack: Pack) -> str:

@@ -96,7 +96,7 @@ class OnlineIDF:
         return torch.where(self.num_updates > 0, weights_C, 1.0)
 
     def targets(self, class_ids: Tensor) -> Tensor:
-        """What each class of each image weighs, (N, L) float32; a row sums to 1, or to 0 where nothing weighs.
+        """What each class of each image weighs, (N, L) float64; a row sums to 1, or to 0 where nothing weighs.
 
         Args:
             class_ids: (N, L) int64, no repetition within a row, -100 where there is none.
@@ -104,7 +104,7 @@ class OnlineIDF:
         self._move_to(class_ids.device)
         weights_NL = self.weights()[class_ids.clamp(min=0)].masked_fill(class_ids == IGNORED, 0.0)
         totals_N1 = weights_NL.sum(dim=1, keepdim=True)
-        return torch.where(totals_N1 > 0, weights_NL / totals_N1, 0.0).float()
+        return torch.where(totals_N1 > 0, weights_NL / totals_N1, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the weights depend on: `frequency` (C,) float64, and two numbers."""
