@@ -2,10 +2,15 @@
 """What each process of `test_distributed.py` runs: `python -m tests.training.rank_cases RANK WORLD_SIZE FOLDER`."""
 
 import sys
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.training.objective_cases import MAKE_PACK, make_dual_encoder, make_masked_model, run_step
@@ -40,21 +45,52 @@ def packs_of(kind: str, sizes: list[int], first_seed: int) -> list[dict]:
     return [MAKE_PACK[kind](size, seed=first_seed + number) for number, size in enumerate(sizes)]
 
 
+def _ddp(model: nn.Module, **options) -> tuple[nn.Module, Callable]:
+    wrapped = DistributedDataParallel(model, **options)
+    return wrapped, wrapped.no_sync
+
+
+def _fsdp2(model: nn.Module) -> tuple[nn.Module, Callable]:
+    mesh = init_device_mesh("cpu", (world_size(),))
+    for layer in model.turingvit.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+    @contextmanager
+    def no_sync():
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
+
+    return model, no_sync
+
+
+WRAPPERS = {
+    "ddp": _ddp,
+    "ddp_find_unused": lambda model: _ddp(model, find_unused_parameters=True),
+    "fsdp2": _fsdp2,
+}
+
+
 def run_objectives(split: str, number: int) -> dict:
-    """Losses and gradients of this rank, for each kind and each way that DDP looks for parameters."""
+    """Losses and gradients after each step, for each kind and each way to spread a model over ranks."""
     results = {}
-    for find_unused in (False, True):
+    for wrapper, wrap in WRAPPERS.items():
         for kinds in ("mim", "image+video"):
             model, objective = make_setting(kinds)
-            wrapped = DistributedDataParallel(model, find_unused_parameters=find_unused)
+            model, no_sync = wrap(model)
             sizes = SIZES[split][number]
             # the later steps find an IDF, and reduction buckets, of earlier ones
             for step, kind in enumerate(kinds.split("+") * 2):
                 packs = packs_of(kind, sizes, first_seed=20 * step + 10 * number)
-                result = run_step(objective, wrapped, packs, no_sync=wrapped.no_sync)
+                result = run_step(objective, model, packs, no_sync=no_sync)
                 result["losses"] = {name: mean_over_ranks(loss) for name, loss in result["losses"].items()}
-                results[kind, find_unused, step] = result
-            results[kinds, find_unused] = objective.state_dict()
+                gradients = result["gradients"]
+                if wrapper == "fsdp2":
+                    gradients = {name: gradient.full_tensor() for name, gradient in gradients.items()}
+                result["gradients"] = gradients
+                results[kind, wrapper, step] = result
+            results[kinds, wrapper] = objective.state_dict()
     return results
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.objective_cases import assert_same_step, concatenate, run_step
-from tests.training.rank_cases import ROWS, SIZES, make_setting, packs_of
+from tests.training.rank_cases import ROWS, SIZES, WRAPPERS, make_setting, packs_of
 from turingvit_hf.training.distributed import (
     barrier,
     gather_objects,
@@ -50,17 +50,17 @@ def ranks(tmp_path_factory) -> list[dict]:
 
 
 @pytest.mark.parametrize("split", SIZES)
-@pytest.mark.parametrize("find_unused", [False, True], ids=["all_used", "find_unused"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("kinds", ["mim", "image+video"])
-def test_two_ranks_are_one_with_the_whole_batch(ranks, kinds, find_unused, split):
+def test_two_ranks_are_one_with_the_whole_batch(ranks, kinds, wrapper, split):
     model, objective = make_setting(kinds)
     for step, kind in enumerate(kinds.split("+") * 2):
         packs = [packs_of(kind, SIZES[split][number], 20 * step + 10 * number) for number in range(2)]
         exact = run_step(objective, model, [concatenate(packs[0] + packs[1])])
         for results in ranks:
-            assert_same_step(results[split][kind, find_unused, step], exact)
+            assert_same_step(results[split][kind, wrapper, step], exact)
     for results in ranks:
-        torch.testing.assert_close(results[split][kinds, find_unused], objective.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(results[split][kinds, wrapper], objective.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", range(len(ROWS)), ids=[str(rows) for rows in ROWS])

@@ -7,7 +7,7 @@ packs on all ranks, so that two packs, two ranks and one pack twice as large giv
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,7 @@ from turingvit_hf.training.gradient_cache import RandomState
 from turingvit_hf.training.losses import chunked_siglip_loss, masked_cosine_loss, superclass_loss
 from turingvit_hf.training.objective import Losses, Objective, Pack, check_any, model_inputs, with_contexts
 from turingvit_hf.training.superclass import OnlineIDF, count_classes, num_labeled, unique_classes
-
-
-class FeatureTeacher(Protocol):
-    """A frozen model that says what a student should see in each patch."""
-
-    def features(self, pack: Pack, device: torch.device) -> Tensor:
-        """Features (T, Dt) of all patches of the pack, on the student's grid, in row-major order."""
+from turingvit_hf.training.teachers import Teacher
 
 
 class MaskedDistillationObjective(Objective):
@@ -34,7 +28,7 @@ class MaskedDistillationObjective(Objective):
         teacher: gives the features, unless the pack brings them along as `teacher_features`; None: it always does.
     """
 
-    def __init__(self, teacher: FeatureTeacher | None = None):
+    def __init__(self, teacher: Teacher | None = None):
         self.teacher = teacher
 
     def __call__(self, model: nn.Module, pack: Pack) -> Losses:
@@ -306,4 +300,4 @@ def _nothing(outputs: Any) -> Tensor | float:
     return 0.0 * (outputs.superclass_weight.sum() + outputs.superclass_bias.sum())
 
 
-__all__ = ["ContrastiveObjective", "FeatureTeacher", "MaskedDistillationObjective", "Objective"]
+__all__ = ["ContrastiveObjective", "MaskedDistillationObjective", "Objective"]
