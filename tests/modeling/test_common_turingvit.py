@@ -1,23 +1,34 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""transformers' common model, configuration and backbone tests on the tower, the classifier and the backbone."""
+"""transformers' common model, configuration and backbone tests on the tower and the models on top of it."""
 
 import unittest
 
 import pytest
 import torch
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
 from transformers_common_tests.test_backbone_common import BackboneTesterMixin
 from transformers_common_tests.test_configuration_common import ConfigTester
 from transformers_common_tests.test_modeling_common import ModelTesterMixin
 
-from turingvit_hf import TuringViTBackbone, TuringViTConfig, TuringViTForImageClassification, TuringViTModel
+from turingvit_hf import (
+    TuringViTBackbone,
+    TuringViTConfig,
+    TuringViTForImageClassification,
+    TuringViTForMaskedImageModeling,
+    TuringViTModel,
+)
 
 
 @pytest.fixture(autouse=True)
 def known_model_names(monkeypatch):
-    """The common tests tell a base model from a classifier by these tables, which registration does not fill."""
+    """The common tests tell what a model is for by these tables, which registration does not fill."""
     monkeypatch.setitem(MODEL_MAPPING_NAMES, "turingvit", "TuringViTModel")
     monkeypatch.setitem(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "turingvit", "TuringViTForImageClassification")
+    monkeypatch.setitem(MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES, "turingvit", "TuringViTForMaskedImageModeling")
 
 
 class TuringViTModelTester:
@@ -36,6 +47,8 @@ class TuringViTModelTester:
         self.num_hidden_layers = len(self.layer_types)
         self.seq_length = (self.image_size // self.patch_size) ** 2
         self.num_labels = 4
+        self.num_masks = 6
+        self.teacher_hidden_size = 8
         self.is_training = True
 
     def get_config(self) -> TuringViTConfig:
@@ -50,6 +63,7 @@ class TuringViTModelTester:
             image_size=self.image_size,
             layer_types=list(self.layer_types),
             num_labels=self.num_labels,
+            teacher_hidden_size=self.teacher_hidden_size,
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[TuringViTConfig, dict[str, torch.Tensor]]:
@@ -59,12 +73,21 @@ class TuringViTModelTester:
 
 
 class TuringViTModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (TuringViTModel, TuringViTForImageClassification)
+    all_model_classes = (TuringViTModel, TuringViTForImageClassification, TuringViTForMaskedImageModeling)
     test_resize_embeddings = False  # a tower has no vocabulary
 
     def setUp(self):
         self.model_tester = TuringViTModelTester(self)
         self.config_tester = ConfigTester(self, config_class=TuringViTConfig, has_text_modality=False, hidden_size=80)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        # the common inputs for a masked image model mask nothing, and its loss is against features of a teacher
+        inputs_dict = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
+        if "bool_masked_pos" in inputs_dict:
+            inputs_dict["bool_masked_pos"][:, : self.model_tester.num_masks] = 1
+            shape = (*inputs_dict["bool_masked_pos"].shape, self.model_tester.teacher_hidden_size)
+            inputs_dict["teacher_features"] = torch.ones(shape)
+        return inputs_dict
 
     def test_config(self):
         self.config_tester.run_common_tests()

@@ -60,18 +60,18 @@ class TuringViTMLP(nn.Module):
 
 
 def replace_masked(
-    hidden_states: torch.Tensor, bool_masked_pos: torch.Tensor, mask_token: torch.Tensor | None
+    hidden_states: torch.Tensor, masked_patches: torch.Tensor, mask_token: torch.Tensor | None
 ) -> torch.Tensor:
-    """Patch embeddings (..., D) with `mask_token` (D,) in place of those where `bool_masked_pos` (...) is true.
+    """Patch embeddings (..., D) with `mask_token` (D,) in place of those where `masked_patches` (...) is true.
 
     Raises:
         ValueError: The mask is not shaped like the patches, or there is no mask token.
     """
-    if bool_masked_pos.shape != hidden_states.shape[:-1]:
+    if masked_patches.shape != hidden_states.shape[:-1]:
         raise ValueError(
-            f"bool_masked_pos must be shaped like the patches, {tuple(hidden_states.shape[:-1])}, got "
-            f"{tuple(bool_masked_pos.shape)}"
+            f"a mask of patches must be shaped like them, {tuple(hidden_states.shape[:-1])}, got "
+            f"{tuple(masked_patches.shape)}"
         )
     if mask_token is None:
-        raise ValueError("bool_masked_pos needs a mask_token, which TuringViTForMaskedImageModeling has")
-    return torch.where(bool_masked_pos[..., None].bool(), mask_token.to(hidden_states.dtype), hidden_states)
+        raise ValueError("masked_patches needs a mask_token, which TuringViTForMaskedImageModeling has")
+    return torch.where(masked_patches[..., None].bool(), mask_token.to(hidden_states.dtype), hidden_states)

@@ -122,16 +122,13 @@ class TuringViTDualEncoderModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         """Fills what this class itself owns; tower and text encoder fill their own."""
         super()._init_weights(module)
-        if isinstance(module, TuringViTDualEncoderModel):
+        heads = (self.visual_projection, self.text_projection, self.superclass_head)
+        # each by itself: a model whose other weights were loaded comes here only for what is new
+        if isinstance(module, nn.Linear) and module in heads:
+            init.normal_(module.weight, std=module.in_features**-0.5)
+        elif isinstance(module, TuringViTDualEncoderModel):
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
             init.constant_(self.logit_bias, self.config.logit_bias_init_value)
-        # each by itself: a model whose other weights were loaded comes here only for what is new
-        elif isinstance(module, nn.Linear) and module in (
-            self.visual_projection,
-            self.text_projection,
-            self.superclass_head,
-        ):
-            init.normal_(module.weight, std=module.in_features**-0.5)
 
     @classmethod
     def from_vision_text_pretrained(

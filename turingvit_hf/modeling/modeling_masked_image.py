@@ -103,7 +103,7 @@ class TuringViTForMaskedImageModeling(TuringViTPreTrainedModel):
             pixel_values,
             image_grid_thw=image_grid_thw,
             image_sizes=image_sizes,
-            bool_masked_pos=bool_masked_pos,
+            masked_patches=bool_masked_pos,
             mask_token=self.mask_token,
             **kwargs,
         )

@@ -115,7 +115,7 @@ class TuringViTModel(TuringViTPreTrainedModel):
         pixel_values: torch.Tensor,
         image_grid_thw: torch.Tensor | None = None,
         image_sizes: torch.Tensor | list | None = None,
-        bool_masked_pos: torch.Tensor | None = None,
+        masked_patches: torch.Tensor | None = None,
         mask_token: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -131,7 +131,7 @@ class TuringViTModel(TuringViTPreTrainedModel):
             pixel_values: Normalized pixels in one of the forms above; cast to the dtype of the model.
             image_grid_thw: (N, 3) int64 rows of frames, rows of patches, columns of patches.
             image_sizes: (B, 2) true (height, width) in pixels of padded images, multiples of the patch size.
-            bool_masked_pos: which patches are hidden, bool or 0 and 1, shaped like `last_hidden_state` without D.
+            masked_patches: Which patches are hidden, bool or 0 and 1, shaped like `last_hidden_state` without D.
             mask_token: (D,) what stands in for the embedding of a hidden patch; the tower itself has none.
             **kwargs: `output_hidden_states` (True, an index or a list of them), `output_attentions`, `return_dict`.
 
@@ -145,8 +145,8 @@ class TuringViTModel(TuringViTPreTrainedModel):
         patches, grid, cu_seqlens = self._as_patches(pixel_values, image_grid_thw, image_sizes)
         rope = self._rope(pixel_values, patches, grid)
         hidden_states = self.patch_embed(patches.to(self.final_norm.weight.dtype))
-        if bool_masked_pos is not None:
-            hidden_states = replace_masked(hidden_states, bool_masked_pos, mask_token)
+        if masked_patches is not None:
+            hidden_states = replace_masked(hidden_states, masked_patches, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cu_seqlens, rope)
         hidden_states = self.final_norm(hidden_states)
