@@ -5,16 +5,15 @@ Heavy imports stand inside the commands, so that `turingvit --help` does not wai
 """
 
 import importlib.util
-import logging
 import os
 import platform
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from turingvit_hf.training.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.training.pretrain_command import pretrain
 
 
 app = typer.Typer(
@@ -62,7 +61,7 @@ def quickstart(
 ) -> None:
     """Train a small tower on image-caption pairs, measure retrieval, reload it, ask it, put it into a LLaVA."""
     typer.echo("loading torch and transformers", err=True)
-    with _log_lines(), _quiet_libraries(), _one_line_errors():
+    with log_lines(), quiet_libraries(), one_line_errors():
         from turingvit_hf.training.quickstart import run_quickstart
 
         _, folder = run_quickstart(data, minutes=minutes, out=out, seed=seed, overwrite=overwrite)
@@ -70,6 +69,12 @@ def quickstart(
             f"next: look at {folder / 'quickstart.png'}, then `import turingvit_hf` and "
             f"`AutoModel.from_pretrained({str(folder / 'vision_tower')!r})`, or train on your own: --data FOLDER"
         )
+
+
+app.command(
+    short_help="Pretrain a tower, one stage or several, by a recipe.",
+    epilog="Example: turingvit pretrain --recipe tiny/stage2 --set training.max_steps=200 --out stage2",
+)(pretrain)
 
 
 @app.command(short_help="Show versions, devices and backends.", epilog="Example: turingvit info")
@@ -122,49 +127,3 @@ def _launch_source() -> str:
         return f"{len(read_launches(path))} of {path}, as {FILE_VARIABLE} says, the others from the table"
     except (OSError, ValueError) as error:
         return f"none, {FILE_VARIABLE} names a file that cannot be used: {error}"
-
-
-@contextmanager
-def _log_lines() -> Iterator[None]:
-    """Shows what the package logs as plain lines on standard output."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    package = logging.getLogger("turingvit_hf")
-    package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keeps the progress bars and reports of other libraries out of ours."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    # It misses an optional package as soon as it is imported, which peft does where it is installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
-        datasets.enable_progress_bars()
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Ends with exit code 1 and one line where the input is at fault; a fault of the program keeps its traceback."""
-    from turingvit_hf.training.errors import InputError
-
-    try:
-        yield
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None

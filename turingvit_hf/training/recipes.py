@@ -7,6 +7,8 @@ from. Mappings are merged key by key, everything else replaces what was there. A
     stages: [tiny/stage1, tiny/stage2]
 """
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,6 +36,15 @@ class ChainRecipe:
 
     name: str
     stages: tuple[StageRecipe, ...]
+
+    def in_folder(self, root: Path) -> list[tuple[Path, StageRecipe]]:
+        """Each stage with its folder, `stage1` and so on; it starts from the one before unless its recipe has an
+        `init_from` of its own."""
+        folders = [root / f"stage{number}" for number in range(1, len(self.stages) + 1)]
+        linked = [self.stages[0]]
+        for before, recipe in zip(folders, self.stages[1:], strict=False):
+            linked.append(recipe if recipe.init_from else dataclasses.replace(recipe, init_from=str(before)))
+        return list(zip(folders, linked, strict=True))
 
 
 @dataclass
@@ -100,6 +111,17 @@ class _Draft:
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package, such as `"tiny/stage2"`, sorted."""
     return sorted(file.relative_to(SHIPPED).with_suffix("").as_posix() for file in SHIPPED.rglob("*.yaml"))
+
+
+def describe_shipped() -> dict[str, str]:
+    """The shipped recipes by name, each with the first sentence of the comment that its file begins with."""
+    described = {}
+    for name in shipped_recipes():
+        lines = itertools.takewhile(
+            lambda line: line.startswith("#"), (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        )
+        described[name] = " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".")
+    return described
 
 
 def is_chain(name_or_path: str | Path) -> bool:

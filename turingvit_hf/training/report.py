@@ -80,7 +80,7 @@ def _draw_losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     axes.plot(steps, values, color=ACCENT, linewidth=1.8)
     axes.fill_between(steps, values, 0, color=ACCENT, alpha=0.07)
     axes.set(xlabel="step", ylim=(0, None), xlim=(0, max(steps)))
-    _tidy(axes, "SigLIP loss")
+    tidy(axes, "SigLIP loss")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
 
 
@@ -105,7 +105,7 @@ def _draw_recalls(axes: Axes, before: dict[str, float], after: dict[str, float])
     axes.set(ylim=(0, max(highest, 0.01) * 1.32))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    _tidy(axes, "Recall on held-out pairs")
+    tidy(axes, "Recall on held-out pairs")
 
 
 def _draw_query(row: Sequence[Axes], query: Query) -> None:
@@ -129,7 +129,7 @@ def _on_square(image: Image.Image) -> Image.Image:
     return square
 
 
-def _tidy(axes: Axes, title: str) -> None:
+def tidy(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
     axes.tick_params(colors=MUTED, length=0)
     for side in ("top", "right", "left"):

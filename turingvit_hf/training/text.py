@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import DistilBertConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import DistilBertConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
@@ -48,7 +48,7 @@ def train_tokenizer(
 
 
 def small_text_config(
-    tokenizer: PreTrainedTokenizerFast, *, hidden_size: int = 192, num_layers: int = 2
+    tokenizer: PreTrainedTokenizerBase, *, hidden_size: int = 192, num_layers: int = 2
 ) -> PreTrainedConfig:
     """Configuration of a small bidirectional text encoder without a pooler, for `text_pooling="mean"`.
 
