@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.training.arguments import ResolutionRecipe, TeacherRecipe
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.hog_teacher import FLATNESS, NUM_ORIENTATIONS, HogTeacher
+from turingvit_hf.training.teachers import load_teacher
 
 
 PROCESSOR = TuringViTImageProcessor(patch_size=16)
@@ -82,3 +84,12 @@ def test_clips_and_odd_patches_are_refused():
         HogTeacher(PROCESSOR).features(pack, "cpu")
     with pytest.raises(InputError, match="patch_size=7 must be even"):
         HogTeacher(TuringViTImageProcessor(patch_size=7))
+
+
+def test_it_is_loaded_by_name():
+    resolution = ResolutionRecipe()
+    assert isinstance(
+        load_teacher(TeacherRecipe("hog"), student_processor=PROCESSOR, resolution=resolution), HogTeacher
+    )
+    with pytest.raises(InputError, match="size=224"):
+        load_teacher(TeacherRecipe("hog", size=224), student_processor=PROCESSOR, resolution=resolution)

@@ -149,7 +149,8 @@ class TeacherRecipe:
     """The teacher of masked feature distillation.
 
     Args:
-        model: name or folder of a transformers vision model, or `"timm/NAME"`.
+        model: name or folder of a transformers vision model, `"timm/NAME"`, or `"hog"`: histograms of gradients, which
+            need no weights.
         size: side of its square input in pixels; None: what the model was made for.
         dtype: its weights and activations.
         cache: folder that keeps its features of each crop; None: none is kept. Needs crops that repeat, so no random

@@ -253,9 +253,11 @@ def _train(recipe: StageRecipe, parts: _Parts, arguments: TrainingArguments, fol
 def _final_metrics(trainer: TuringViTTrainer) -> dict[str, float]:
     """What is measured after the last step; read from the logs where that has just been done."""
     step = trainer.state.global_step
-    last = [logs for logs in trainer.state.log_history if logs["step"] == step and "eval_runtime" in logs]
-    metrics = last[-1] if last else trainer.evaluate()
-    return {key: value for key, value in metrics.items() if key.startswith("eval_")}
+    for logs in reversed(trainer.state.log_history):
+        found = {key: value for key, value in logs.items() if key.startswith("eval_")}
+        if found and logs["step"] == step:
+            return found
+    return trainer.evaluate()
 
 
 def _write_results(folder: Path, recipe: StageRecipe, report: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from turingvit_hf.processing.image_processing_turingvit import TuringViTImagePro
 from turingvit_hf.processing.pixels import resize_pixels, write_normalized
 from turingvit_hf.training.arguments import ResolutionRecipe, TeacherRecipe
 from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.hog_teacher import HogTeacher
 from turingvit_hf.training.teacher_cache import CachedTeacher, weights_digest
 from turingvit_hf.training.teacher_networks import (
     TIMM_PREFIX,
@@ -34,6 +35,7 @@ from turingvit_hf.training.teacher_networks import (
 )
 
 
+HOG = "hog"
 # images that go through a teacher at a time: a pack of tiny images holds thousands of them
 CHUNK = 64
 # class and register tokens: more of them before the patches than any known model has is a misread grid
@@ -212,8 +214,9 @@ def load_teacher(
     """The recipe's teacher, on the CPU until it is first asked for features.
 
     Args:
-        recipe: a name that starts with `timm/` is looked up in timm (EVA02-CLIP gives projected features), any other
-            is a transformers vision model, or model of images and texts, by name or folder.
+        recipe: `"hog"` is computed here, a name that starts with `timm/` is looked up in timm (EVA02-CLIP gives
+            projected features), any other is a transformers vision model, or model of images and texts, by name or
+            folder.
         student_processor: says how the student's pixels are normalized, which a TuringViT teacher reads.
         resolution: how crops are made; a cache needs crops that repeat.
 
@@ -222,6 +225,13 @@ def load_teacher(
     """
     if recipe.cache is not None:
         _check_crops_repeat(resolution)
+    if recipe.model == HOG:
+        if recipe.size is not None or recipe.cache is not None:
+            raise InputError(
+                f"teacher 'hog' reads the student's pixels and keeps nothing: size={recipe.size!r} and "
+                f"cache={recipe.cache!r} must be null"
+            )
+        return HogTeacher(student_processor)
     teacher: SquareTeacher | PackedTeacher
     if not recipe.model.startswith(TIMM_PREFIX) and load_config(recipe.model).model_type == "turingvit":
         teacher = _load_packed(recipe, student_processor)
