@@ -5,8 +5,9 @@ import datasets
 import pytest
 import torch
 
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
-from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderConfig, TuringViTDualEncoderModel
+from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.collators import ImageTextCollator

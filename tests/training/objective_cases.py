@@ -6,9 +6,10 @@ from contextlib import nullcontext
 import torch
 from transformers import BertConfig
 
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
-from turingvit_hf.modeling.modeling_pretraining import TuringViTDualEncoderConfig, TuringViTDualEncoderModel
 
 
 NUM_CLASSES, TEACHER_SIZE, PATCH_DIM, NUM_TOKENS, VOCABULARY = 19, 6, 48, 5, 30

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from turingvit_hf.modeling.modeling_pretraining import initial_logit_bias
+from turingvit_hf.modeling.configuration_dual_encoder import initial_logit_bias
 from turingvit_hf.training.losses import siglip_loss
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from turingvit_hf.modeling.modeling_dual_encoder import pairwise_sigmoid_loss
 from turingvit_hf.modeling.modeling_masked_image import cosine_distance
-from turingvit_hf.modeling.modeling_pretraining import pairwise_sigmoid_loss
 
 
 def siglip_loss(

@@ -25,12 +25,9 @@ from transformers.trainer_callback import PrinterCallback
 
 import turingvit_hf
 from turingvit_hf.evaluation.retrieval import embed_pairs, retrieval_metrics
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig, initial_logit_bias
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
-from turingvit_hf.modeling.modeling_pretraining import (
-    TuringViTDualEncoderConfig,
-    TuringViTDualEncoderModel,
-    initial_logit_bias,
-)
+from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.collators import ImageTextCollator
