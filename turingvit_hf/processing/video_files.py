@@ -1,61 +1,167 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Frames out of video files, by PyAV, which is optional: only reading a file needs it."""
 
+import bisect
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
 
+class ClipError(ValueError):
+    """A video that gives no clip.
+
+    Attributes:
+        reason: a short phrase to count by, one of "file is missing", "file has no video stream", "video has no
+            frames", "video cannot be read" and "video changes its size".
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
 def read_frames(
-    path: str | os.PathLike, choose: Callable[..., list[int]] | None = None
+    source: str | os.PathLike | bytes, choose: Callable[..., list[int]] | None = None
 ) -> tuple[list[np.ndarray], VideoMetadata]:
     """Return the frames of a video file, upright, each (H, W, 3) uint8, and what the file says of itself.
 
-    `choose(metadata=...)` names the indices of the frames to keep; without it all are kept. The file is read
-    in order up to the last frame wanted: jumping to a time gives other frames in other containers.
+    Args:
+        source: a path, or the content of a file.
+        choose: `choose(metadata=...)` names the indices of the frames to keep; without it all are kept. Only what lies
+            between them and the key frames before them is decoded, where the file gives each frame a time of its own.
 
     Raises:
         ImportError: if PyAV is not installed.
-        ValueError: if the file cannot be read or holds no video.
+        ClipError: if the file cannot be read or holds no video; a `ValueError`.
     """
+    name = "a video of bytes" if isinstance(source, bytes) else f"the video {os.fspath(source)!r}"
     try:
         import av  # pyrefly: ignore[missing-import]
     except ImportError as error:
         raise ImportError(
-            f"reading the video file {os.fspath(path)!r} needs PyAV: pip install 'turingvit_hf[video]'. "
-            "Frames can be passed without it."
+            f"reading {name} needs PyAV: pip install 'turingvit_hf[video]'. Frames can be passed without it."
         ) from error
     try:
-        with av.open(os.fspath(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{os.fspath(path)!r} holds no video")
-            # counted, since what containers say of their frames is often missing and sometimes wrong
-            total_num_frames = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
-        with av.open(os.fspath(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            rate = float(stream.average_rate) if stream.average_rate else None
-            metadata = VideoMetadata(
-                total_num_frames=total_num_frames,
-                fps=rate,
-                width=stream.width,
-                height=stream.height,
-                duration=total_num_frames / rate if rate else None,
-                video_backend="pyav",
-            )
-            wanted = set(choose(metadata=metadata) if choose else range(total_num_frames))
-            frames = {}
-            for index, frame in enumerate(container.decode(stream)):
-                if index in wanted:
-                    # the angle is how far the picture has to be turned counter-clockwise to stand upright
-                    frames[index] = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-                if len(frames) == len(wanted):
-                    break
+        with _open(av, source) as container:
+            stream = _video_stream(av, container, name)
+            packets = _Packets.of(container, stream)
+            metadata = _metadata(stream, packets.num_frames)
+        if packets.num_frames == 0:
+            raise ClipError("video has no frames", f"{name} has no frames")
+        chosen = choose(metadata=metadata) if choose else list(range(packets.num_frames))
+        frames = _read_by_time(av, source, packets, chosen) if packets.times else None
+        if frames is None:
+            frames = _read_in_order(av, source, chosen)
     except av.FFmpegError as error:
-        raise ValueError(f"cannot read the video {os.fspath(path)!r}: {error}") from error
+        reason = "file is missing" if isinstance(error, FileNotFoundError) else "video cannot be read"
+        raise ClipError(reason, f"cannot read {name}: {error}") from error
     if not frames:
-        raise ValueError(f"none of the {total_num_frames} frames of {os.fspath(path)!r} can be decoded")
+        message = f"none of the {packets.num_frames} frames of {name} can be decoded"
+        raise ClipError("video cannot be read", message)
     metadata.frames_indices = list(frames)
     return list(frames.values()), metadata
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What a file's packets say of its frames.
+
+    They are counted, since what containers say of their frames is often missing and sometimes wrong.
+    """
+
+    num_frames: int
+    times: list[int]  # of the frames in the order they are shown; empty if not each has a time of its own
+    key_times: list[int]  # of those that decoding can start from, ascending
+
+    @classmethod
+    def of(cls, container: Any, stream: Any) -> "_Packets":
+        packets = [
+            (packet.pts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size > 0 and not packet.is_discard
+        ]
+        times = [time for time, _ in packets]
+        if any(time is None for time in times) or len(set(times)) < len(times):
+            return cls(len(packets), [], [])
+        return cls(len(packets), sorted(times), sorted(time for time, is_key in packets if is_key))
+
+
+def _open(av: Any, source: str | os.PathLike | bytes) -> Any:
+    return av.open(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source))
+
+
+def _video_stream(av: Any, container: Any, name: str) -> Any:
+    # the cover of a piece of music is a video stream to FFmpeg
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        raise ClipError("file has no video stream", f"{name} holds no video")
+    return streams[0]
+
+
+def _metadata(stream: Any, num_frames: int) -> VideoMetadata:
+    rate = float(stream.average_rate) if stream.average_rate else None
+    return VideoMetadata(
+        total_num_frames=num_frames,
+        fps=rate,
+        width=stream.width,
+        height=stream.height,
+        duration=num_frames / rate if rate else None,
+        video_backend="pyav",
+    )
+
+
+def _read_in_order(av: Any, source: str | os.PathLike | bytes, chosen: Sequence[int]) -> dict[int, np.ndarray]:
+    """The chosen frames by index, all before the last one being decoded."""
+    wanted = set(chosen)
+    frames = {}
+    with _open(av, source) as container:
+        stream = _video_stream(av, container, "it")
+        stream.thread_type = "AUTO"
+        for index, frame in enumerate(container.decode(stream)):
+            if index in wanted:
+                frames[index] = _upright(frame)
+            if len(frames) == len(wanted):
+                break
+    return frames
+
+
+def _read_by_time(
+    av: Any, source: str | os.PathLike | bytes, packets: _Packets, chosen: Sequence[int]
+) -> dict[int, np.ndarray] | None:
+    """The chosen frames by index, found by their times; None if the decoder gives other times than the packets.
+
+    From one frame to the next the file is jumped in only if a key frame lies between them.
+    """
+    frames = {}
+    with _open(av, source) as container:
+        stream = _video_stream(av, container, "it")
+        stream.thread_type = "AUTO"
+        decoded = container.decode(stream)
+        position = packets.times[0]
+        for index in sorted(set(chosen)):
+            time = packets.times[index]
+            before = bisect.bisect_right(packets.key_times, time)
+            if before and (key_time := packets.key_times[before - 1]) > position:
+                container.seek(key_time, stream=stream)
+                decoded = container.decode(stream)
+            for frame in decoded:
+                if frame.pts is None or frame.pts >= time:
+                    break
+            else:
+                return None
+            if frame.pts != time:
+                return None
+            frames[index] = _upright(frame)
+            position = time
+    return frames
+
+
+def _upright(frame: Any) -> np.ndarray:
+    # the angle is how far the picture has to be turned counter-clockwise to stand upright
+    return np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
