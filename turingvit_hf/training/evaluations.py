@@ -14,6 +14,7 @@ from turingvit_hf.evaluation.retrieval import retrieval_metrics
 from turingvit_hf.evaluation.zero_shot import class_embeddings, zero_shot_metrics
 from turingvit_hf.training.distributed import gather_objects, rank, world_size
 from turingvit_hf.training.objective import Objective, Pack, model_inputs
+from turingvit_hf.training.sharding import called_as_forward
 
 
 class Evaluation(Protocol):
@@ -103,9 +104,10 @@ class ClassificationEvaluation:
             inputs = {name: pack[name].to(device) for name in ("pixel_values", "image_grid_thw")}
             return model.get_image_features(**inputs).pooler_output.float().cpu()
 
-        images_NE = torch.cat(_map_over_ranks(embed, self.packs, model))
-        # every rank needs all of them, and they are few
-        classes_CE = class_embeddings(model, self.class_names, self.templates, tokenize=self.tokenize)
+        with called_as_forward(model, "get_image_features", "get_text_features"):
+            images_NE = torch.cat(_map_over_ranks(embed, self.packs, model))
+            # every rank needs all of them, and they are few
+            classes_CE = class_embeddings(model, self.class_names, self.templates, tokenize=self.tokenize)
         metrics = zero_shot_metrics(images_NE, classes_CE, self.labels, ks=self.ks)
         return {f"{self.name}_{key}": value for key, value in metrics.items()}
 

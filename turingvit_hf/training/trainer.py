@@ -36,7 +36,7 @@ from turingvit_hf.training.meter import TOTAL, NamedLosses, Throughput
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.optimizer import base_learning_rate, is_decayed, scale_learning_rates
 from turingvit_hf.training.run_state import RunState
-from turingvit_hf.training.sharding import call_as_forward, plain_name, reshard
+from turingvit_hf.training.sharding import allow_sharding_on_cpus, gathered, plain_name, reshard
 from turingvit_hf.training.signals import StopSignals
 from turingvit_hf.training.step_source import StepSource, WaitedFor, padding_share, skipped_rows
 
@@ -109,6 +109,11 @@ class TuringViTTrainer(Trainer):
         self._staging: str | None = None
         self.add_callback(StepCallback(self))
 
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = super()._build_accelerator_args(**kwargs)
+        allow_sharding_on_cpus(arguments)
+        return arguments
+
     def _check_arguments(self, *, has_step_loader: bool) -> None:
         if self.args.n_gpu > 1:
             raise ValueError(
@@ -178,6 +183,8 @@ class TuringViTTrainer(Trainer):
         self.throughput.add(inputs.get("packs", [inputs]), self.floating_point_ops(inputs))
         prepared = self._prepare_inputs(inputs)
         packs = prepared.get("packs", [prepared])
+        if "kind" in prepared:
+            packs = [{**pack, "kind": prepared["kind"]} for pack in packs]
         share = self.current_gradient_accumulation_steps
         with self.compute_loss_context_manager():
             losses = self.loss_of.step(
@@ -223,7 +230,8 @@ class TuringViTTrainer(Trainer):
         return base_learning_rate(super()._get_learning_rate(), self.optimizer)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        self.gradient_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.gradient_norm = gathered(norm) if isinstance(norm, Tensor) else norm
         return self.gradient_norm
 
     # ---- Evaluation ----
@@ -249,7 +257,6 @@ class TuringViTTrainer(Trainer):
             return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         with self.throughput.paused(), self.averaged_weights(), self.accelerator.autocast():
             metrics = super().evaluate(metric_key_prefix=metric_key_prefix, **kwargs)
-            call_as_forward(self.model, "get_image_features", "get_text_features")
             device = next(self.model.parameters()).device
             measured = {}
             for evaluation in self.evaluations:
