@@ -64,6 +64,7 @@ def test_layer_types_follow_the_interval_or_are_given():
         ({"num_channels": 0}, "num_channels=0 must be at least 1"),
         ({"intermediate_size": -1}, "intermediate_size=-1 must be at least 1"),
         ({"image_size": 0}, "image_size=0 must be at least 1"),
+        ({"teacher_hidden_size": 0}, "teacher_hidden_size=0 must be at least 1"),
         ({"rms_norm_eps": -1e-6}, "rms_norm_eps=-1e-06 must be positive"),
         ({"rope_theta": 0.0}, "rope_theta=0.0 must be positive"),
         ({"hidden_act": "swish2"}, r"hidden_act='swish2', allowed are \[.*'silu'"),

@@ -9,8 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.towers import tiny_config
+from turingvit_hf import TuringViTForMaskedImageModeling
 from turingvit_hf.training import masking
+from turingvit_hf.training.arguments import OptimizerRecipe
 from turingvit_hf.training.masking import block_mask
+from turingvit_hf.training.optimizer import is_decayed, learning_rate_factors
 
 
 SIDES = st.one_of(st.integers(1, 4), st.integers(1, 40), st.integers(90, 130))
@@ -117,3 +121,12 @@ def test_large_grids_and_full_masks_take_no_time():
 def test_impossible_masks(arguments, message):
     with pytest.raises(ValueError, match=message):
         block_mask(*arguments, seed=0)
+
+
+def test_the_mask_token_does_not_decay_and_learns_like_the_patch_embedding():
+    model = TuringViTForMaskedImageModeling(tiny_config())
+    names = [name for name, _ in model.named_parameters()]
+    assert [name for name in names if not is_decayed(name)] == ["mask_token"]
+    factors = learning_rate_factors(model, OptimizerRecipe(tower=0.5, heads=3.0, layer_decay=0.5))
+    assert factors["mask_token"] == factors["turingvit.patch_embed.weight"] == 0.5 * 0.5**4
+    assert factors["decoder.weight"] == 3.0

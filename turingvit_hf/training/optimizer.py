@@ -43,7 +43,11 @@ def learning_rate_factors(model: nn.Module, recipe: OptimizerRecipe) -> dict[str
     factors = {}
     for full_name, _ in model.named_parameters():
         name = plain_name(full_name)
-        tower = next((tower for tower in towers if not tower or name.startswith(f"{plain_name(tower)}.")), None)
+        # the mask token of a masked image model lies beside its tower
+        is_mask_token = name == "mask_token"
+        tower = next(
+            (tower for tower in towers if not tower or is_mask_token or name.startswith(f"{plain_name(tower)}.")), None
+        )
         if tower is not None:
             num_layers = towers[tower].config.num_hidden_layers
             above = num_layers + 1 - _layer_index(name.removeprefix(f"{plain_name(tower)}."), num_layers)
