@@ -158,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         packs["8 x 1,024"] = equal_grid(8, 32)
         packs[f"64 ragged, {int(ragged.prod(-1).sum()):,} in all"] = ragged
         packs["256 x 64"] = equal_grid(256, 8)
+        packs["512 x 16"] = equal_grid(512, 4)
+        short = photo_grid(256, 48, 128)
+        packs[f"256 short, {int(short.prod(-1).sum()):,} in all"] = short
         measure_share(report, config, side=64)
     measure_packs(report, config, packs)
     report.finish()

@@ -37,6 +37,14 @@ PACKS = {
     "1025": (1025,),
     "around a tile": (511, 1, 513, 3),
     "long in the middle": (3, 600, 1, 1, 40),
+    "around a head's 16 columns": (1, 2, 15, 15, 16, 17, 17, 31, 32, 33),
+    "8 x 15": (15,) * 8,
+}
+# around the 64 columns of a head, from where on a state is less work than products of tokens
+SHORT = {
+    **{f"5 x {length}": (length,) * 5 for length in (1, 2, 15, 16, 31, 32, 33, 63, 64, 65)},
+    "mixed": (1, 2, 2, 15, 16, 31, 32, 33, 63, 64, 65),
+    "mixed with long": (16, 16, 600, 33, 1, 514, 2, 2, 2, 300),
 }
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -64,6 +72,20 @@ def test_the_twins_agree(pack):
 @pytest.mark.parametrize("backend", PORTABLE_BACKENDS)
 def test_packs(backend, pack, dtype):
     assert_matches_twin(backend, PACKS[pack], make_tla_inputs(PACKS[pack], dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("pack", SHORT)
+def test_short_images_with_heads_of_64(pack, dtype):
+    assert_matches_twin("torch", SHORT[pack], make_tla_inputs(SHORT[pack], head_dim=64, dtype=dtype))
+
+
+@pytest.mark.parametrize("scale", [None, -0.5])
+@pytest.mark.parametrize("without", [("rope",), ("gate",), ("norm_weight",), ("rope", "gate", "norm_weight")], ids=str)
+def test_short_images_without_a_part(without, scale):
+    lengths = SHORT["mixed with long"]
+    inputs = make_tla_inputs(lengths, head_dim=64, without=without)
+    assert_matches_twin("torch", lengths, inputs, scale=scale)
 
 
 @pytest.mark.parametrize("backend", PORTABLE_BACKENDS)
@@ -109,7 +131,7 @@ def test_views_of_one_projection(backend, dtype, layout):
 def test_any_pack_at_any_tile(lengths, tile, without):
     inputs = to_float64(make_tla_inputs(lengths, num_heads=2, head_dim=4, without=without))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("turingvit_hf.kernels.linear_attention.torch_backend.TILE_TOKENS", {"cpu": tile})
+        patch.setattr("turingvit_hf.kernels.linear_attention.torch_tiles.TILE_TOKENS", {"cpu": tile})
         assert_matches_twin("torch", lengths, inputs)
 
 

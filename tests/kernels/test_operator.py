@@ -68,6 +68,18 @@ def test_a_second_derivative_is_an_error_that_says_so():
         torch.autograd.grad(gradient.sum(), inputs["q"])
 
 
+def test_states_of_images_up_to_a_tile_are_not_kept():
+    inputs = make_tla_inputs((3, 513, 16, 64, 512), num_heads=2, head_dim=64, without=FULL)
+    q, k, v, gate, norm_weight, cos, sin = (x.detach() for x in inputs.values())
+    cu_seqlens = cu_seqlens_of((3, 513, 16, 64, 512))
+    forward = torch.ops.turingvit.torch_linear_attention.default
+    states = forward(q, k, v, cu_seqlens, cos, sin, gate, norm_weight, 1e-6, "silu", None)[1]
+    rows = states.flatten(1).any(dim=1).nonzero().flatten()
+    assert rows[0] >= 3
+    assert rows[-1] < 516
+    assert states.numel() <= q.numel() / 8
+
+
 def test_only_what_needs_a_gradient_gets_one():
     inputs = make_tla_inputs((3, 4))
     inputs |= {name: inputs[name].detach() for name in ("q", "v", "norm_weight")}
