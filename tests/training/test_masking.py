@@ -50,6 +50,7 @@ def test_blocks_keep_within_their_size_and_aspect(grid, seed):
     assert (height - 0.5) * (width - 0.5) <= max(least, num_missing)
 
 
+@settings(max_examples=500)
 @given(seed=st.integers(0, 2**32), num_missing=st.integers(16, 3000))
 def test_blocks_are_neither_long_nor_thin_where_the_grid_lets_them(seed, num_missing):
     height, width = masking._draw_shape(np.random.default_rng(seed), 200, 200, num_missing)

@@ -24,7 +24,7 @@ class TuringViTDualEncoderConfig(PreTrainedConfig):
         projection_dim: Width of the shared space.
         text_pooling: How the text encoder's tokens become one vector: `"pooler"` takes its own `pooler_output`,
             `"mean"` the mean over the tokens that are not padding, `"last_token"` the last such token (decoder-like
-            encoders).
+            encoders). For the latter two an encoder that can do without its pooler has none.
         num_superclasses: Number of subwords that the SuperClass head tells apart, the size of its vocabulary; 0
             builds no such head.
         logit_scale_init_value: t', the logarithm of the factor on the similarities; ln 10 as in SigLIP.

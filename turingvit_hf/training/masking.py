@@ -62,10 +62,13 @@ def _draw_shape(random: np.random.Generator, rows: int, columns: int, num_missin
     least = min(MIN_BLOCK_PATCHES, max(1.0, MIN_BLOCK_SHARE * rows * columns))
     area = random.uniform(least, max(least, num_missing))
     aspect = math.exp(random.uniform(math.log(MIN_ASPECT), -math.log(MIN_ASPECT)))
+    height, width = math.sqrt(area * aspect), math.sqrt(area / aspect)
     # one side gives way to the other where the grid is too narrow for the shape
-    height = min(max(round(math.sqrt(area * aspect)), round(area / columns), 1), rows)
-    width = min(max(round(area / height), 1), columns)
-    return height, width
+    if height > rows:
+        height, width = rows, area / rows
+    elif width > columns:
+        height, width = area / columns, columns
+    return min(round(height), rows), min(round(width), columns)
 
 
 def _draw_start(random: np.random.Generator, covered: int, length: int, side: int) -> int:
