@@ -49,7 +49,7 @@ class TuringViTDualEncoderOutput(ModelOutput):
         logits_per_text: (M, N) the same, transposed.
         text_embeds: (M, E) L2-normalized.
         image_embeds: (N, E) L2-normalized.
-        logit_scale: (1,) t', the parameter itself, for objectives that form their own logits.
+        logit_scale: (1,) t', a copy with its gradient, for objectives that form their own logits.
         logit_bias: (1,) likewise.
         pooled_image_features: (N, D) what the tower pooled, before the projection, for heads and losses of their own.
         superclass_weight: (C, D) the weight of the SuperClass head, for a loss that never forms logits (N, C); its
@@ -259,12 +259,12 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         )
 
     def _superclass_parameters(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-        """Weight (C, D) and bias (C,) of the SuperClass head as views, (None, None) without it."""
+        """Weight (C, D) and bias (C,) of the SuperClass head as copies, (None, None) without it."""
         if self.superclass_head is None:
             return None, None
-        # DDP looks for used parameters behind the outputs, and behind one that is itself a parameter it sees nothing
-        weight, bias = self.superclass_head.weight, self.superclass_head.bias
-        return weight.view_as(weight), bias.view_as(bias)
+        # FSDP2 may free complete parameters when forward ends, so a view of one would be a view of nothing; and DDP
+        # looks for used parameters behind the outputs, and behind one that is itself a parameter it sees nothing
+        return self.superclass_head.weight.clone(), self.superclass_head.bias.clone()
 
     @can_return_tuple
     def forward(
@@ -314,8 +314,8 @@ class TuringViTDualEncoderModel(PreTrainedModel):
             logits_per_text=logits_NM.T,
             text_embeds=texts_ME,
             image_embeds=images_NE,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
+            logit_scale=self.logit_scale.clone(),
+            logit_bias=self.logit_bias.clone(),
             pooled_image_features=pooled_ND,
             superclass_weight=weight_CD,
             superclass_bias=bias_C,
