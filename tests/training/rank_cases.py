@@ -50,11 +50,11 @@ def _ddp(model: nn.Module, **options) -> tuple[nn.Module, Callable]:
     return wrapped, wrapped.no_sync
 
 
-def _fsdp2(model: nn.Module) -> tuple[nn.Module, Callable]:
+def _fsdp2(model: nn.Module, reshard_after_forward: bool | None = None) -> tuple[nn.Module, Callable]:
     mesh = init_device_mesh("cpu", (world_size(),))
     for layer in model.turingvit.layers:
         fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=reshard_after_forward)
 
     @contextmanager
     def no_sync():
@@ -69,6 +69,8 @@ WRAPPERS = {
     "ddp": _ddp,
     "ddp_find_unused": lambda model: _ddp(model, find_unused_parameters=True),
     "fsdp2": _fsdp2,
+    # frees the outermost module's parameters, which logit_scale and the SuperClass head are, when forward ends
+    "fsdp2_resharded": lambda model: _fsdp2(model, reshard_after_forward=True),
 }
 
 
@@ -86,7 +88,7 @@ def run_objectives(split: str, number: int) -> dict:
                 result = run_step(objective, model, packs, no_sync=no_sync)
                 result["losses"] = {name: mean_over_ranks(loss) for name, loss in result["losses"].items()}
                 gradients = result["gradients"]
-                if wrapper == "fsdp2":
+                if wrapper.startswith("fsdp2"):
                     gradients = {name: gradient.full_tensor() for name, gradient in gradients.items()}
                 result["gradients"] = gradients
                 results[kind, wrapper, step] = result

@@ -184,7 +184,8 @@ class ContrastiveObjective(Objective):
             with torch.no_grad():
                 outputs = model(**model_inputs(pack))
             embedded.append((outputs.image_embeds, outputs.text_embeds))
-        # inside of a caller's autocast the casts of weights would be taken from the passes without a graph
+        # inside of a caller's autocast, older releases reuse the casts of weights of passes without a graph:
+        # https://github.com/pytorch/pytorch/pull/165068
         torch.clear_autocast_cache()
         class_ids, num_images = self._observe(packs, outputs)
         losses, gradients, (d_scale, d_bias) = self._siglip_gradients(_siglip_name(packs[0]), embedded, outputs)
