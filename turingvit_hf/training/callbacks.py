@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What the trainer does around each optimizer step, in Trainer's own hooks."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -10,6 +11,8 @@ from turingvit_hf.training.optimizer import clamp_logit_scale
 
 if TYPE_CHECKING:
     from turingvit_hf.training.trainer import TuringViTTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class StepCallback(TrainerCallback):
@@ -31,8 +34,9 @@ class StepCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begins the average of the weights, now that they are where they are trained."""
+        """Begins to average the weights, now that they are where they are trained, and to measure time."""
         self.trainer.start_average()
+        self.trainer.throughput.restart()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,4 +77,5 @@ class StepCallback(TrainerCallback):
             # Trainer counts from 0 again after a resume where the data has no length
             state.epoch = state.global_step / state.max_steps
         if self._stops:
+            self.trainer.stopped_by = self.trainer.signals.received or "a signal to another rank"
             control.should_log = control.should_save = control.should_training_stop = True

@@ -80,9 +80,7 @@ def find_start(recipe: StageRecipe) -> Start | None:
     if wrong:
         there = ", ".join(f"{key} is {value!r} there" for key, value in wrong.items())
         here = ", ".join(f"{key}={recipe.model[key]!r}" for key in wrong)
-        raise InputError(
-            f"init_from={recipe.init_from!r} is another tower than the recipe's model: {there}, not {here}"
-        )
+        raise InputError(f"init_from={recipe.init_from!r} is another tower than the recipe says: {there}, not {here}")
     return start
 
 

@@ -46,10 +46,7 @@ def _facts(recipe: StageRecipe, out: Path, num_ranks: int) -> list[tuple[str, st
         ("tower", f"{num_parameters:,} parameters; weights, gradients and AdamW take {memory:.2f} GiB in float32"),
         ("starts from", recipe.init_from or "random weights"),
         ("data", "; ".join(map(_describe_source, data.sources)) or "none yet: set data.sources"),
-        (
-            "a step",
-            f"{num_patches:,} patches in {data.packs_per_step} packs of {data.tokens_per_pack:,}, {_images(recipe)}",
-        ),
+        ("a step", f"{data.packs_per_step} packs of {data.tokens_per_pack:,} patches, {_images(recipe)}"),
         ("a process", f"{share} of a step; {num_ranks} processes, {data.num_workers} loader workers each"),
         ("steps", f"{max_steps:,}, so {max_steps * num_patches:,} patches"),
         ("checkpoints", _checkpoints(recipe, out)),

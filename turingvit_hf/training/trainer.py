@@ -59,7 +59,7 @@ class TuringViTTrainer(Trainer):
         **kwargs: for `transformers.Trainer`.
 
     Attributes:
-        stopped_by: name of the signal that ended the last `train`, or None.
+        stopped_by: name of the signal that ended the last `train`, or that another rank got it; or None.
 
     Raises:
         ValueError: one process drives several GPUs, which would slice packed pixels in the wrong places; or there is
