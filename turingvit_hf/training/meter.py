@@ -54,9 +54,10 @@ class Throughput:
         self.peak_flops = peak_flops
         self.num_images = 0
         self.num_patches = 0
-        self._start()
+        self.restart()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """Forgets what was added since the last reading."""
         self._began = time.monotonic()
         self._since = {"images": 0, "patches": 0, "flops": 0.0, "waiting": 0.0}
 
@@ -87,7 +88,7 @@ class Throughput:
         seconds = max(time.monotonic() - self._began, 1e-9)
         numbers = torch.tensor([*self._since.values(), seconds], device=self.device, dtype=torch.float32)
         images, patches, flops, waiting, all_seconds = sum_over_ranks(numbers).tolist()
-        self._start()
+        self.restart()
         self.num_images += round(images)
         self.num_patches += round(patches)
         seconds = all_seconds / world_size()
