@@ -24,7 +24,7 @@ from turingvit_hf.training.token_packs import OpenPacks
 
 # rows after which the share of bad ones counts
 MIN_ROWS = 100
-# with max_bad_share 1 a reader gives up after so many bad rows in a row
+# with max_bad_share 1 a reader gives up after so many bad rows without a pack
 MAX_BAD_RUN = 10_000
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,10 @@ class RowsCursor:
     With fewer rows than shares every share is all of the rows, in an order of its own.
     """
 
-    def __init__(self, rows: Rows, num_rows: int, *, share: Share, name: str):
+    def __init__(self, rows: Rows, num_rows: int, *, share: Share):
         self._rows = rows
         self._num_rows = num_rows
         self._share = share
-        self._name = name
         self._num_read = 0
         self._is_alone = num_rows < share.num_shares
 
@@ -92,7 +91,7 @@ class RowsCursor:
         first, step = (0, 1) if self._is_alone else (index, num_shares)
         own = len(range(first, self._num_rows, step))
         epoch, place = divmod(self._num_read, own)
-        key = seed_of("order", seed, self._name, epoch, *([index] if self._is_alone else []))
+        key = seed_of("order", seed, epoch, *([index] if self._is_alone else []))
         self._num_read += 1
         return self._read([epoch, permuted(first + place * step, self._num_rows, key)])
 
@@ -120,10 +119,10 @@ class RowsCursor:
 class StreamCursor:
     """Windows of a stream's share, each shuffled by itself. Windows do not reach over the end of an epoch."""
 
-    def __init__(self, stream: RowStream, *, share: Share, name: str, window: int):
+    def __init__(self, stream: RowStream, *, share: Share, path: str, window: int):
         self._stream = stream
         self._share = share
-        self._name = name
+        self._path = path
         self._size = window
         self._window = -1
         self._taken = 0
@@ -177,7 +176,7 @@ class StreamCursor:
         self._rows, self._starts[number + 1] = self._fill(number)
         self._window, self._taken = number, 0
         self._order = list(range(len(self._rows)))
-        draws("window", self._share.seed, self._name, self._share.index, number).shuffle(self._order)
+        draws("window", self._share.seed, self._share.index, number).shuffle(self._order)
 
     def _fill(self, number: int) -> tuple[list[tuple[RowOrError, str]], Position]:
         """Return the rows of a window and where the next one starts."""
@@ -203,11 +202,11 @@ class StreamCursor:
     def _share_nothing(self) -> None:
         """Read all rows where the share has none."""
         if self._is_alone or self._share.num_shares == 1:
-            raise InputError(f"{self._name!r} has no rows")
+            raise InputError(f"{self._path!r} has no rows")
         if self._share.index == self._share.num_shares - 1:
             logger.warning(
                 "%s has fewer rows than the %d readers: some of them read all of its rows, each in its own order",
-                self._name,
+                self._path,
                 self._share.num_shares,
             )
         self._is_alone = True
@@ -308,10 +307,11 @@ class PackReader:
 
     def _cursor(self, number: int) -> Cursor:
         source = self._sources[number]
-        name = f"{number}:{source.recipe.path}"
+        # two sources may be the same file, and have orders of their own all the same
+        share = self._share._replace(seed=seed_of(self._share.seed, number))
         if isinstance(source.rows, RowStream):
-            return StreamCursor(source.rows, share=self._share, name=name, window=self._data.shuffle_window)
-        return RowsCursor(source.rows, source.num_rows, share=self._share, name=name)
+            return StreamCursor(source.rows, share=share, path=source.recipe.path, window=self._data.shuffle_window)
+        return RowsCursor(source.rows, source.num_rows, share=share)
 
     def _add_row(self) -> None:
         """Read one row and put it into a pack, or count why not."""
@@ -343,7 +343,10 @@ class PackReader:
 
     def _make(self, items: list[tuple[int, Ref, Plan]]) -> list[Sample]:
         made = [self._attempt(lambda plan=plan: self._maker.make(plan)) for _, _, plan in items]
-        return [sample for sample in made if sample is not None]
+        samples = [sample for sample in made if sample is not None]
+        if samples:
+            self._bad_run = 0
+        return samples
 
     def _attempt(self, work: Callable[[], Any]) -> Any:
         """What the work gives, or None where the row is bad, which is counted.
@@ -352,7 +355,7 @@ class PackReader:
             InputError: more than `max_bad_share` of the rows are bad.
         """
         try:
-            done = work()
+            return work()
         except BadRowError as error:
             self._skipped[error.reason] += 1
             self._examples.setdefault(error.reason, error.detail)
@@ -368,5 +371,3 @@ class PackReader:
                     f"{reasons}"
                 ) from error
             return None
-        self._bad_run = 0
-        return done

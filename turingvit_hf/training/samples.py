@@ -19,6 +19,7 @@ import numpy as np
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.processing.pixels import resize_pixels
 from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.training.clips import ClipError, read_clip
 from turingvit_hf.training.draws import draws, permuted, seed_of
 from turingvit_hf.training.errors import BadRowError
 from turingvit_hf.training.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
@@ -155,7 +156,7 @@ class SampleMaker:
                 "image has another size than its header says", f"{plan.key}: {pixels.shape[1:]}, {plan.image_size}"
             )
         y, x = pixels.shape[1] / height, pixels.shape[2] / width
-        box = (int(top * y), int(left * x), max(1, round(box_height * y)), max(1, round(box_width * x)))
+        box = (round(top * y), round(left * x), max(1, round(box_height * y)), max(1, round(box_width * x)))
         crop = _cut(pixels, box, plan.flip)
         frames = (resize_pixels(crop, size, self.resample),)
         return Sample(plan.key, plan.draw_key, plan.kind, frames, plan.caption, crop if self.keep_crops else None)
@@ -300,8 +301,6 @@ def _iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str,
 
 
 def _read_clip(media: Media, num_frames: int) -> list[np.ndarray]:
-    from turingvit_hf.training.clips import ClipError, read_clip
-
     try:
         frames = read_clip(media, num_frames=num_frames)
     except ClipError as error:

@@ -14,6 +14,8 @@ from turingvit_hf.training.errors import BadRowError, InputError
 from turingvit_hf.training.rows import Rows, columns_of_tar, iterate_tar, undecoded
 
 
+# so many shards a share: one more or less is a difference of at most an eighth
+MANY = 8
 READ_AHEAD = 16  # rows that `datasets` converts at a time
 
 
@@ -36,7 +38,9 @@ class Position(NamedTuple):
 
 
 class RowStream(ABC):
-    """Shards of rows. A share of 1/n reads every n-th shard, or every n-th row where there are fewer shards.
+    """Shards of rows. A share of 1/n reads every n-th shard, or every n-th row where shards would not divide evenly.
+
+    They do where n divides their number or there are at least `MANY` times n.
 
     Args:
         num_shards: how many.
@@ -62,7 +66,8 @@ class RowStream(ABC):
         """
         epoch, first, row, seen, given = position
         order = list(range(self.num_shards))
-        by_shards = self.num_shards >= num_shares and self.max_rows is None
+        is_even = self.num_shards % num_shares == 0 or self.num_shards >= MANY * num_shares
+        by_shards = is_even and self.max_rows is None
         if self.max_rows is None:
             draws("shards", seed, epoch).shuffle(order)
         if by_shards:
