@@ -189,3 +189,22 @@ def test_a_size_that_changes_is_refused(monkeypatch, video):
     shapes = iter([(32, 48, 3)] * 3 + [(16, 48, 3)] * 5)
     monkeypatch.setattr(video_files, "_upright", lambda frame: np.zeros(next(shapes), np.uint8))
     assert reason_of(video) == "video changes its size"
+
+
+def test_the_cover_of_a_piece_of_music_is_no_video():
+    sound = io.BytesIO()
+    with av.open(sound, "w", format="mp2") as container:
+        stream = container.add_stream("mp2", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    cover = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(cover, "PNG")
+    body = b"\0image/png\0\x03\0" + cover.getvalue()
+    tag = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes((len(tag) >> shift) & 127 for shift in (21, 14, 7, 0))
+    music = b"ID3\x03\0\0" + size + tag + sound.getvalue()
+    with av.open(io.BytesIO(music)) as container:
+        assert len(container.streams.video) == 1
+    assert reason_of(music) == "file has no video stream"

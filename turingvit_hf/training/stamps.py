@@ -30,28 +30,42 @@ def cache_folder() -> Path:
 def fetch_stamps(cache: Path | None = None) -> Path:
     """The folder with the unpacked stamps, downloaded (161 MB) if it is not in the cache yet.
 
-    The folder appears complete or not at all, so a run that is killed while it downloads leaves nothing to repair.
-
     Args:
         cache: where to keep it; None: `cache_folder()`.
 
     Raises:
         InputError: this system has no apt-get or dpkg, or the download failed.
     """
-    target = (cache or cache_folder()) / PACKAGE
+    instead = "use --data shapes, or a folder of your own"
+    return fetch_debian_package(PACKAGE, cache or cache_folder(), instead=instead) / STAMPS_FOLDER
+
+
+def fetch_debian_package(package: str, cache: Path, *, instead: str) -> Path:
+    """The folder with a package's unpacked files, downloaded if it is not in the cache yet.
+
+    The folder appears complete or not at all, so a run that is killed while it downloads leaves nothing to repair.
+
+    Args:
+        package: its name.
+        cache: where to keep it.
+        instead: what to do where packages cannot be had; ends the error message.
+
+    Raises:
+        InputError: this system has no apt-get or dpkg, or the download failed.
+    """
+    target = cache / package
     if target.exists():
-        return target / STAMPS_FOLDER
+        return target
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
             raise InputError(
-                f"the stamps data comes from the Debian package {PACKAGE} and needs {program}, which is not here; "
-                "use --data shapes, or a folder of your own"
+                f"the data comes from the Debian package {package} and needs {program}, which is not here; {instead}"
             )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{PACKAGE}.") as scratch:
-        logger.info("downloading %s (161 MB) into %s", PACKAGE, target.parent)
-        _run(["apt-get", "download", PACKAGE], scratch, hint="try `apt-get update` as root first")
-        archive = next(Path(scratch).glob(f"{PACKAGE}_*.deb"))
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{package}.") as scratch:
+        logger.info("downloading the Debian package %s into %s", package, cache)
+        _run(["apt-get", "download", package], scratch, hint="try `apt-get update` as root first")
+        archive = next(Path(scratch).glob(f"{package}_*.deb"))
         unpacked = Path(scratch) / "unpacked"
         _run(["dpkg", "-x", str(archive), str(unpacked)], scratch, hint="the download may be damaged")
         try:
@@ -60,7 +74,7 @@ def fetch_stamps(cache: Path | None = None) -> Path:
             # another process was faster; its copy is the same
             if not target.exists():
                 raise
-    return target / STAMPS_FOLDER
+    return target
 
 
 def iterate_stamps(folder: Path) -> Iterator[tuple[Path, str]]:
