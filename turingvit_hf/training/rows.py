@@ -117,9 +117,8 @@ class ShapesPicture:
 class ShapesRows:
     """Rendered pictures of colored shapes with captions; the row's number and `name` decide what it shows."""
 
-    columns = ("image", "caption")
-
     def __init__(self, name: str, num_rows: int = NUM_SHAPES):
+        self.columns: tuple[str, ...] = ("image", "caption")
         self._name = name
         self._num_rows = num_rows
 

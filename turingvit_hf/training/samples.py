@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from turingvit_hf.training.clips import ClipError, read_clip
 from turingvit_hf.training.draws import draws, permuted, seed_of
 from turingvit_hf.training.errors import BadRowError
 from turingvit_hf.training.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
-from turingvit_hf.training.sources import Source, open_source
+from turingvit_hf.training.sources import Source, count_rows, open_source
 from turingvit_hf.training.streams import Position, RowStream
 
 
@@ -292,8 +293,9 @@ def _iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str,
         for row, name, _ in source.rows.iterate(Position(), index=0, num_shares=1, seed=0):
             yield row, name
         return
-    for position in range(source.num_rows):
-        index = permuted(position, source.num_rows, 0) if shuffled else position
+    num_rows = count_rows(source.rows, source.recipe)
+    for position in range(num_rows):
+        index = permuted(position, num_rows, 0) if shuffled else position
         try:
             yield source.rows[index], str(index)
         except BadRowError as error:
@@ -301,13 +303,12 @@ def _iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str,
 
 
 def _read_clip(media: Media, num_frames: int) -> list[np.ndarray]:
+    if not isinstance(media, bytes | Path):
+        raise BadRowError("row has no video", f"{media!r:.100}")
     try:
-        frames = read_clip(media, num_frames=num_frames)
+        return read_clip(media, num_frames=num_frames)
     except ClipError as error:
         raise BadRowError(error.reason, str(error)) from error
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise BadRowError("frames of the video differ in size", f"{media!r:.100}")
-    return frames
 
 
 def _cut(pixels: np.ndarray, box: Box, flip: bool) -> np.ndarray:

@@ -50,12 +50,10 @@ class Source:
     root: Path | None = None
     is_confined: bool = False
 
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows are read; None of a stream, which is not known before its end."""
-        if isinstance(self.rows, RowStream):
-            return None
-        return min(len(self.rows), self.recipe.max_samples or len(self.rows))
+
+def count_rows(rows: Rows, recipe: SourceRecipe) -> int:
+    """Return how many rows of a source by index are read."""
+    return min(len(rows), recipe.max_samples or len(rows))
 
 
 def open_source(recipe: SourceRecipe, *, captions: bool = True) -> Source:

@@ -17,11 +17,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from turingvit_hf.training.arguments import DataRecipe
+from turingvit_hf.training.cursors import Share
 from turingvit_hf.training.draws import draws, seed_of
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.readers import Collate, PackReader, Share
+from turingvit_hf.training.readers import Collate, PackReader
 from turingvit_hf.training.samples import max_patches_of
-from turingvit_hf.training.sources import Source, open_source
+from turingvit_hf.training.sources import Source, count_rows, open_source
+from turingvit_hf.training.streams import RowStream
 
 
 KINDS = ("image", "video")
@@ -282,11 +284,11 @@ def _open(data: DataRecipe, kind: str, *, captions: bool) -> list[Source]:
             continue
         source = open_source(recipe, captions=captions)
         sources.append(source)
-        if (num_rows := source.num_rows) is not None and num_rows < num_shares:
+        if not isinstance(source.rows, RowStream) and count_rows(source.rows, recipe) < num_shares:
             logger.warning(
                 "%s has %d rows for %d readers: each of them reads all rows, in its own order",
                 recipe.path,
-                num_rows,
+                count_rows(source.rows, recipe),
                 num_shares,
             )
     return sources

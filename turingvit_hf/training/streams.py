@@ -119,7 +119,8 @@ class TarStream(RowStream):
         """
         path = self._paths[shard]
         try:
-            with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+            opened: Any = fsspec.open(path, "rb")
+            with opened as file, tarfile.open(fileobj=file, mode="r|*") as tar:
                 yield from iterate_tar(tar, start)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"cannot read {path}: {error}") from error

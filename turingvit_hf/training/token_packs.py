@@ -1,11 +1,28 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Best-fit packing: items of any length into packs of one budget, several packs being open at a time."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 
 # a pack that so many times `num_open` others were finished before is finished as it is
 PATIENCE = 4
+
+
+@dataclass(eq=False)
+class TokenPack:
+    """Items that share a pack.
+
+    Attributes:
+        num_before: packs that were finished when it was opened.
+        num_tokens: tokens in it.
+        items: in the order they came.
+    """
+
+    num_before: int
+    num_tokens: int = 0
+    items: list[Any] = field(default_factory=list)
 
 
 class OpenPacks:
@@ -25,9 +42,8 @@ class OpenPacks:
             raise ValueError(f"budget and num_open must be at least 1, got {budget=} and {num_open=}")
         self.budget = budget
         self.num_open = num_open
-        # each pack: [number of packs finished when it was opened, tokens in it, items]
-        self._open: list[list[Any]] = []
-        self._finished: list[list[Any]] = []
+        self._open: list[TokenPack] = []
+        self._finished: list[TokenPack] = []
         self._num_finished = 0
 
     def add(self, item: Any, length: int) -> None:
@@ -38,45 +54,49 @@ class OpenPacks:
         """
         if not 1 <= length <= self.budget:
             raise ValueError(f"an item of {length} tokens does not fit a pack of {self.budget}")
-        fitting = [pack for pack in self._open if pack[1] + length <= self.budget]
+        fitting = [pack for pack in self._open if pack.num_tokens + length <= self.budget]
         if fitting:
-            pack = max(fitting, key=lambda pack: pack[1])
+            pack = max(fitting, key=lambda pack: pack.num_tokens)
         else:
             if len(self._open) == self.num_open:
-                self._finish(max(self._open, key=lambda pack: pack[1]))
-            pack = [self._num_finished, 0, []]
+                self._finish(max(self._open, key=lambda pack: pack.num_tokens))
+            pack = TokenPack(self._num_finished)
             self._open.append(pack)
-        pack[1] += length
-        pack[2].append(item)
-        if pack[1] == self.budget:
+        pack.num_tokens += length
+        pack.items.append(item)
+        if pack.num_tokens == self.budget:
             self._finish(pack)
-        for pack in [pack for pack in self._open if self._num_finished - pack[0] > PATIENCE * self.num_open]:
+        for pack in [pack for pack in self._open if self._num_finished - pack.num_before > PATIENCE * self.num_open]:
             self._finish(pack)
 
     def take(self) -> list[Any] | None:
         """Give the items of the pack that was finished first, in the order they came, or None if there is none."""
-        return self._finished.pop(0)[2] if self._finished else None
+        return self._finished.pop(0).items if self._finished else None
 
     def items(self) -> list[Any]:
         """Return all items that have not been taken yet."""
-        return [item for pack in (*self._finished, *self._open) for item in pack[2]]
+        return [item for pack in (*self._finished, *self._open) for item in pack.items]
 
-    def state(self, describe: Any) -> dict[str, Any]:
+    def state(self, describe: Callable[[Any], Any]) -> dict[str, Any]:
         """Return what `restore` needs; `describe(item)` is what stands for an item."""
         return {
             "num_finished": self._num_finished,
-            "open": [[*pack[:2], [describe(item) for item in pack[2]]] for pack in self._open],
-            "finished": [[*pack[:2], [describe(item) for item in pack[2]]] for pack in self._finished],
+            "open": [_map(pack, describe) for pack in self._open],
+            "finished": [_map(pack, describe) for pack in self._finished],
         }
 
-    def restore(self, state: dict[str, Any], revive: Any) -> None:
+    def restore(self, state: dict[str, Any], revive: Callable[[Any], Any]) -> None:
         """Take over a `state`; `revive` turns what stands for an item back into the item."""
         self._num_finished = state["num_finished"]
-        self._open = [[*pack[:2], [revive(item) for item in pack[2]]] for pack in state["open"]]
-        self._finished = [[*pack[:2], [revive(item) for item in pack[2]]] for pack in state["finished"]]
+        self._open = [TokenPack(*_map(TokenPack(*pack), revive)) for pack in state["open"]]
+        self._finished = [TokenPack(*_map(TokenPack(*pack), revive)) for pack in state["finished"]]
 
-    def _finish(self, pack: list[Any]) -> None:
-        # by identity: two packs may be equal
-        self._open = [other for other in self._open if other is not pack]
+    def _finish(self, pack: TokenPack) -> None:
+        self._open.remove(pack)
         self._finished.append(pack)
         self._num_finished += 1
+
+
+def _map(pack: TokenPack, function: Callable[[Any], Any]) -> list[Any]:
+    """Return the fields of a pack with `function` of each item."""
+    return [pack.num_before, pack.num_tokens, [function(item) for item in pack.items]]
