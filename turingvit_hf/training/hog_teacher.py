@@ -21,14 +21,15 @@ from turingvit_hf.training.errors import InputError
 NUM_ORIENTATIONS = 9
 CELLS_A_SIDE = 2  # of a patch: cells of 8 x 8 pixels where a patch has 16 x 16, as in MaskFeat
 # mean gradient, of pixels in 0...1, at which a cell counts half as flat
-FLATNESS = 0.02
+FLATNESS = 0.005
 
 
 class HogTeacher:
     """Histograms of the student's own pixels, 2 x 2 cells a patch, for each channel.
 
-    A histogram has 9 orientations of edges, unsigned, and one more entry for flatness, so that its length is always 1:
-    (h, e) / sqrt(|h|² + e²). That entry is ours; without it a flat patch has no direction, and its cosine no gradient.
+    A histogram has 9 orientations of edges, unsigned, and one more entry for flatness: (h, e) / sqrt(|h|² + e²), less
+    the mean of these ten. Entry and mean are ours, for the cosine: without the entry a flat patch has no direction,
+    and with the mean any two histograms have much the same.
 
     Args:
         image_processor: says how the student's pixels are normalized, and the patch size.
@@ -90,6 +91,7 @@ class HogTeacher:
         ]
         flat = torch.full_like(votes[0], FLATNESS)
         histograms = F.normalize(torch.stack([*votes, flat], dim=2), dim=2)  # (N, C, 10, cells down, cells across)
+        histograms = histograms - histograms.mean(2, keepdim=True)
         tiles = histograms.unflatten(4, (-1, CELLS_A_SIDE)).unflatten(3, (-1, CELLS_A_SIDE))
         # (N, rows, columns, cells down, cells across, C, 10)
         return tiles.permute(0, 3, 5, 4, 6, 1, 2).flatten(3).flatten(1, 2)
