@@ -58,22 +58,25 @@ class TrainingFlops:
     - softmax attention: Q K^T and its product with V, 4·D a pair, so 4·D·sum of n² over frames;
     - pooling: 4·T·D for scores and sums, and 2 a parameter and frame for its output projection and MLP;
     - text encoder: 2 a parameter and token without embeddings; its attention is left out;
-    - all other matrices (projections, heads): 2 a parameter and image; only a head over patches, that of masked image
-      modeling (`decoder`), 2 a parameter and patch.
+    - the decoder of masked image modeling: 2 a parameter and masked patch;
+    - all other matrices (projections, heads): 2 a parameter and image.
 
     Args:
         model: not wrapped yet.
     """
 
     def __init__(self, model: nn.Module):
-        tower = next((module for module in model.modules() if isinstance(module, TuringViTModel)), None)
+        towers = ((name, module) for name, module in model.named_modules() if isinstance(module, TuringViTModel))
+        tower_name, tower = next(towers, ("", None))
+        prefix = f"{tower_name}." if tower_name else ""
         self._config = None if tower is None else tower.config
-        self._per = {"patch": 0.0, "frame": 0.0, "token": 0.0, "image": 0.0}
+        self._per = {"patch": 0.0, "frame": 0.0, "token": 0.0, "image": 0.0, "masked": 0.0}
         is_trained = tower is not None and any(parameter.requires_grad for parameter in tower.parameters())
         self._passes = 3 if is_trained else 1
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and not _is_embedding(model, name):
-                self._per[_unit(name)] += 2 * (3 if parameter.requires_grad else 1) * parameter.numel()
+                unit = _unit_in_tower(name[len(prefix) :]) if name.startswith(prefix) else _unit_outside(name)
+                self._per[unit] += 2 * (3 if parameter.requires_grad else 1) * parameter.numel()
 
     def __call__(self, pack: Mapping[str, Any]) -> float:
         """The operations of one packed batch; 0 where the model has no tower or the images are not packed."""
@@ -87,11 +90,13 @@ class TrainingFlops:
         num_linear = len(self._config.layer_types) - num_softmax
         attention = 4 * width * (num_linear * num_patches * head + num_softmax * num_pairs + num_patches)
         num_tokens = pack["input_ids"].numel() if "input_ids" in pack else 0
+        num_masked = int(pack["bool_masked_pos"].sum()) if "bool_masked_pos" in pack else 0
         return (
             self._passes * attention
             + self._per["patch"] * num_patches
             + self._per["frame"] * float(frames.sum())
             + self._per["token"] * num_tokens
+            + self._per["masked"] * num_masked
             + self._per["image"] * len(grid)
         )
 
@@ -100,11 +105,13 @@ def _is_embedding(model: nn.Module, name: str) -> bool:
     return isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
 
 
-def _unit(name: str) -> str:
-    """What a matrix is multiplied with: every patch, frame, text token or image."""
+def _unit_in_tower(name: str) -> str:
+    """What a matrix of the tower is multiplied with: every patch or every frame."""
     parts = name.split(".")
-    if "text_model" in parts:
-        return "token"
-    if "head" in parts and "turingvit" in parts:
-        return "patch" if {"k_proj", "v_proj"} & set(parts) else "frame"
-    return "patch" if "turingvit" in parts or "decoder" in parts else "image"
+    return "frame" if parts[0] == "head" and not {"k_proj", "v_proj"} & set(parts) else "patch"
+
+
+def _unit_outside(name: str) -> str:
+    """What another matrix is multiplied with: every text token, masked patch or image."""
+    parts = name.split(".")
+    return "token" if "text_model" in parts else "masked" if "decoder" in parts else "image"
