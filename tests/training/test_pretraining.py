@@ -71,7 +71,6 @@ def overrides(clips):
         *PICTURES,
         *(f"stage{number}.{override}" for number in (2, 3, 4) for override in WITH_TEXT),
         "stage1.evaluation={retrieval: {path: 'shapes:test'}, num_samples: 12}",
-        "stage1.training.eval_strategy=steps",
         f"stage4.data.sources={of_clips}",
         "stage4.data.num_frames=2",
         "stage4.data.video_share=0.8",
@@ -273,7 +272,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch):
         "max_steps: 146500",
         "497,488,640 parameters; weights, gradients and AdamW take 7.41 GiB",
         "none yet: set data.sources",
-        "896 packs of 16,384 patches",
+        "448 packs of 32,768 patches",
         "stage2/checkpoint-N every 500 steps",
         "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         "which is free",
@@ -281,7 +280,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch):
         assert part in result.output, part
     assert not list(tmp_path.iterdir())
     plan = describe_plan(load_recipe("18l/stage1"), out=tmp_path, num_ranks=5)
-    assert "NOT a whole number of packs: 864 / 5" in plan
+    assert "NOT a whole number of packs: 432 / 5" in plan
     assert "55,296 images" in plan
     assert "init_from: OUT/stage1" in CliRunner().invoke(app, ["pretrain", "--recipe", "tiny/all", "--dry-run"]).output
 
