@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import datasets
 import numpy as np
 import pyarrow
@@ -87,6 +89,27 @@ def _write_tars(folder: Path, num_pictures: int, num_shards: int) -> Path:
                     add_to_tar(tar, f"{number:03}.txt", caption(number).encode())
                 else:
                     add_to_tar(tar, f"{number:03}.json", json.dumps({"txt": caption(number), "id": number}).encode())
+    return folder
+
+
+def write_videos(folder: Path, num_videos: int, num_frames: int = 6) -> Path:
+    """Write short videos of several sizes with captions into a new folder, every fifth of them damaged."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(num_videos):
+        path = folder / f"{number}.mp4"
+        rows.append({"file_name": path.name, "caption": f"clip number {number}"})
+        if number % 5 == 4:
+            path.write_bytes(b"no video")
+            continue
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=Fraction(10))
+            stream.width, stream.height, stream.pix_fmt = 32 + 16 * (number % 3), 48, "yuv420p"
+            for shade in range(num_frames):
+                pixels = np.full((stream.height, stream.width, 3), 40 * shade, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            container.mux(stream.encode(None))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
 

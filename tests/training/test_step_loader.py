@@ -3,12 +3,15 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 
 import datasets
 import pytest
 import torch
 
-from tests.training.data_files import NUM_PICTURES, caption, encoded, picture, write
+from tests.training.data_files import NUM_PICTURES, caption, encoded, picture, write, write_videos
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
 from turingvit_hf.training.collators import ImageTextPackCollator, MaskedImagePackCollator
@@ -331,6 +334,59 @@ def test_states_that_do_not_belong_are_refused(sources, collate):
     two.load_state_dict(ranks[0].state_dict())
     with pytest.raises(InputError, match="was written with 1 sources, there are 2"):
         steps_of(two, 3)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return SourceRecipe(str(write_videos(tmp_path_factory.mktemp("videos") / "data", 20)), kind="video")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_clips_and_images_take_turns_and_resume(num_workers, videos, sources, collate):
+    resolution = ResolutionRecipe("native", max_patches=40)
+    options = {"video_share": 0.4, "num_frames": 4, "max_bad_share": 0.5, "resolution": resolution}
+    data = recipe(sources["folder jsonl"], videos, **options)
+    expected = steps_of(StepLoader(data, collate, seed=0), 16)
+    kinds = [step["kind"] for step in expected]
+    assert 3 <= kinds.count("video") <= 10
+    for step in expected:
+        for pack in step["packs"]:
+            assert set(pack["image_grid_thw"][:, 0].tolist()) == {4 if step["kind"] == "video" else 1}
+            assert ("superclass_ids" in pack) == (step["kind"] == "image")
+            assert len(pack["pixel_values"]) <= 64
+    loader = StepLoader(dataclasses.replace(data, num_workers=num_workers), collate, seed=0)
+    steps_of(loader, 7)
+    state = json.loads(json.dumps(loader.state_dict()))
+    loader.close()
+    resumed = StepLoader(data, collate, seed=0)
+    resumed.load_state_dict(state)
+    assert_equal(steps_of(resumed, 9), expected[7:])
+    assert set(resumed.counts()["skipped"]) == {"video cannot be read"}
+
+
+def test_short_clips_are_used_and_counted(videos, collate):
+    data = recipe(videos, video_share=1.0, num_frames=9, tokens_per_pack=128, max_bad_share=0.5)
+    loader = StepLoader(data, collate, seed=0)
+    packs = [pack for step in steps_of(loader, 3) for pack in step["packs"]]
+    assert {int(pack["image_grid_thw"][:, 0].max()) for pack in packs} == {6}
+    counts = loader.counts()
+    assert counts["noted"]["clip has fewer than 9 frames"] >= counts["images"]
+
+
+def test_workers_outlive_the_signal_that_stops_a_run(sources, collate):
+    loader = StepLoader(recipe(sources["shapes"], num_workers=2), collate, seed=0)
+    before = {child.pid for child in multiprocessing.active_children()}
+    steps_of(loader, 1)
+    workers = [child for child in multiprocessing.active_children() if child.pid not in before]
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(steps_of(loader, 8)) == 8
+    loader.close()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
 
 
 def test_parquet_by_index_is_the_same_data(collate, sources, tmp_path, monkeypatch):

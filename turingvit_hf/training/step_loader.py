@@ -8,6 +8,7 @@ the states of all readers together say where the data are.
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -295,6 +296,10 @@ def _open(data: DataRecipe, kind: str, *, captions: bool) -> list[Source]:
 
 
 def _start_worker(worker: int) -> None:
+    # launchers and terminals signal whole process groups; the trainer then takes its last steps, and these need packs.
+    # Workers end when their loader does, or when its process is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # the tokenizer would start threads of its own beside this worker's siblings
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # a lock that was held when this process was forked would never be released
