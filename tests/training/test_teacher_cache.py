@@ -1,15 +1,21 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The cache of a teacher's features: nothing is computed twice, nothing wrong is read."""
 
+import itertools
+import json
 import multiprocessing
 
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from tests.training.test_teachers import load, make_crops, make_pack, save_family
-from turingvit_hf.training.arguments import ResolutionRecipe
+from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
+from turingvit_hf.training.collators import MaskedImagePackCollator
 from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.step_loader import StepLoader
 from turingvit_hf.training.teacher_cache import CachedTeacher
 
 
@@ -58,14 +64,20 @@ def load_again(cached, tmp_path):
     return load(tmp_path / "teacher", cache=str(tmp_path / "cache"))
 
 
-def test_only_what_is_missing_is_computed(cached, pack, tmp_path, monkeypatch):
+def test_what_is_missing_is_computed_as_in_the_whole_pack(cached, pack, tmp_path, monkeypatch):
+    """A run that was killed between two files goes on bit by bit like one that was not."""
     whole = cached.features(pack, "cpu")
-    entries(tmp_path)[1].unlink()
+    content = {path: path.read_bytes() for path in entries(tmp_path)}
+    lost, *kept = content
+    lost.unlink()
+    times = [path.stat().st_mtime_ns for path in kept]
     seen = []
     compute = cached.teacher.features
     monkeypatch.setattr(cached.teacher, "features", lambda part, device: seen.append(part) or compute(part, device))
-    assert_close(cached.features(pack, "cpu"), whole)
-    assert [len(part["image_grid_thw"]) for part in seen] == [1]
+    assert torch.equal(cached.features(pack, "cpu"), whole)
+    assert [len(part["image_grid_thw"]) for part in seen] == [3]
+    assert lost.read_bytes() == content[lost]
+    assert [path.stat().st_mtime_ns for path in kept] == times
 
 
 def test_another_crop_or_sample_is_another_entry(cached, pack, tmp_path):
@@ -74,6 +86,9 @@ def test_another_crop_or_sample_is_another_entry(cached, pack, tmp_path):
     assert cached.features(larger, "cpu").shape == (24, 32)
     cached.features(pack | {"sample_keys": ["a/0", "a/1", "b/1"]}, "cpu")
     assert cached.counts["misses"] == 5
+    others = make_pack(cached, make_crops(*SIZES, seed=1)) | {"sample_keys": pack["sample_keys"]}
+    assert not torch.equal(cached.features(others, "cpu"), cached.features(pack, "cpu"))
+    assert cached.counts["misses"] == 8
 
 
 @pytest.mark.parametrize("change", ["weights", "size", "dtype", "pixels"])
@@ -178,3 +193,30 @@ def test_crops_have_to_repeat(values, folder, tmp_path):
     with pytest.raises(InputError, match=r"teacher\.cache needs crops that repeat"):
         load(folder, cache=str(tmp_path / "cache"), resolution=ResolutionRecipe(**values))
     assert not (tmp_path / "cache").exists()
+
+
+def test_packs_of_the_loader_hit_in_the_second_epoch(cached, tmp_path):
+    """Twelve pictures, read again and again by the step loader: each is computed once, in whatever pack it comes."""
+    rows = []
+    for number, crop in enumerate(make_crops(*[(48, 64), (64, 32), (40, 90)] * 4)):
+        Image.fromarray(crop.transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+        rows.append(json.dumps({"file_name": f"{number}.png", "caption": "a picture"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    data = DataRecipe(
+        sources=(SourceRecipe(str(tmp_path)),),
+        resolution=ResolutionRecipe(max_patches=16),
+        tokens_per_pack=48,
+        num_readers=1,
+        open_packs=1,
+    )
+    processor = TuringViTImageProcessor()
+    collate = MaskedImagePackCollator(processor, mask_ratio=0.4, preprocess=cached.preprocess)
+    uncached, seen = load(tmp_path / "teacher"), 0
+    for step in itertools.islice(StepLoader(data, collate, seed=0), 12):
+        (pack,) = step["packs"]
+        seen += len(pack["image_grid_thw"])
+        features = cached.features(pack, "cpu")
+        assert features.shape == (len(pack["bool_masked_pos"]), 32)
+        assert_close(features, uncached.features(pack, "cpu"), atol=2e-3, rtol=2e-3)
+    assert cached.counts == {"hits": seen - 12, "misses": 12, "corrupt": 0}
+    assert seen > 24

@@ -237,22 +237,24 @@ def test_a_turingvit_teacher_reads_the_students_pixels(tower, tmp_path):
         )
 
 
-@pytest.fixture
-def eva(tmp_path):
-    """A small EVA02-CLIP in a folder, as timm's `local-dir:` reads it."""
+@pytest.fixture(params=[(EVA, 64, 96), ("eva02_enormous_patch14_clip_224", 56, 84)], ids=["base", "enormous"])
+def eva(request, tmp_path):
+    """A small EVA02-CLIP in a folder, as timm's `local-dir:` reads it, with a grid of 4 x 4; and a larger size."""
+    name, image_size, larger = request.param
     timm = pytest.importorskip("timm", reason="timm teachers need the teachers extra")
     torch.manual_seed(0)
-    values = {"embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 24, "img_size": 64}
-    model = timm.create_model(EVA, pretrained=False, **values).eval()
+    values = {"embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 24, "img_size": image_size}
+    model = timm.create_model(name, pretrained=False, **values).eval()
     # a zero bias would hide a head that is left out
     torch.nn.init.normal_(model.norm.weight)
     torch.nn.init.normal_(model.head.weight)
     timm.models.save_for_hf(model, tmp_path, model_args=values)
-    return model
+    return model, larger
 
 
 def test_an_eva_clip_teacher_gives_projected_features(eva, tmp_path):
     teacher = load(f"timm/local-dir:{tmp_path}")
+    eva, _ = eva
     assert teacher.hidden_size == 24
     assert teacher.num_prefix_tokens == eva.num_prefix_tokens == 1
     assert teacher.preprocess.mean == eva.pretrained_cfg["mean"]
@@ -266,7 +268,8 @@ def test_an_eva_clip_teacher_gives_projected_features(eva, tmp_path):
 
 
 def test_an_eva_clip_teacher_takes_another_size(eva, tmp_path):
-    teacher = load(f"timm/local-dir:{tmp_path}", size=96)
+    teacher = load(f"timm/local-dir:{tmp_path}", size=eva[1])
+    assert teacher.side == 6
     assert teacher.features(make_pack(teacher, make_crops((96, 96), (48, 16))), "cpu").shape == (39, 24)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ class CachedTeacher:
 
     A feature is rounded to `dtype` whether it was just computed or read, so that a run does not depend on what the
     cache held when it began. Entries are told apart by the teacher's identity, `pack["sample_keys"]` (N strings that
-    name each row of the grid across epochs and runs) and the grid of the crop.
+    name each row of the grid across epochs and runs), the grid of the crop and its pixels, so that a file that was
+    replaced under its name is computed anew.
 
     Args:
         teacher: computes what is not there.
@@ -50,7 +51,7 @@ class CachedTeacher:
         _write(self.folder / "teacher.json", text.encode())
 
     def features(self, pack: Mapping[str, Any], device: torch.device | str) -> Tensor:
-        """Features (T, Dt) as the teacher's, rounded to the stored dtype; only images without an entry are computed.
+        """Features (T, Dt) float32 as the teacher's, rounded to the stored dtype; read where there are all of a pack.
 
         Raises:
             ValueError: `sample_keys` is missing or does not name each row of the grid.
@@ -62,24 +63,27 @@ class CachedTeacher:
             raise ValueError(
                 f"the cache of a teacher needs a name for each of {len(grid)} images; sample_keys: {found}"
             )
-        paths = [self._path(key, row) for key, row in zip(keys, grid, strict=True)]
-        entries = [self._read(path, row) for path, row in zip(paths, grid, strict=True)]
+        lengths = [frames * rows * columns for frames, rows, columns in grid]
+        named = zip(keys, grid, _pixels(pack, lengths), strict=True)
+        paths = [self._path(key, row, pixels) for key, row, pixels in named]
+        entries = [self._read(path, length) for path, length in zip(paths, lengths, strict=True)]
         missing = [index for index, entry in enumerate(entries) if entry is None]
         if missing:
-            lengths = [frames * rows * columns for frames, rows, columns in grid]
-            part = _select(pack, missing, lengths)
-            computed = self.teacher.features(part, device).cpu().split([lengths[index] for index in missing])
-            for index, features in zip(missing, computed, strict=True):
-                entries[index] = self._store(paths[index], features)
+            # the whole pack, since the last bits of a feature may depend on what it is computed with, and a run that
+            # was killed between two files has to go on like one that was not
+            computed = self.teacher.features(pack, device).cpu().split(lengths)
+            for index in missing:
+                entries[index] = self._store(paths[index], computed[index])
         self.counts["hits"] += len(grid) - len(missing)
         self.counts["misses"] += len(missing)
         return torch.cat([entry for entry in entries if entry is not None]).to(device)
 
-    def _path(self, key: str, grid_row: list[int]) -> Path:
-        name = _digest(json.dumps([key, grid_row]))
+    def _path(self, key: str, grid_row: list[int], pixels: Tensor) -> Path:
+        content = hashlib.sha256(pixels.detach().cpu().numpy().tobytes()).hexdigest()
+        name = _digest(json.dumps([key, grid_row, content]))
         return self.folder / name[:2] / f"{name}.safetensors"
 
-    def _read(self, path: Path, grid_row: list[int]) -> Tensor | None:
+    def _read(self, path: Path, num_patches: int) -> Tensor | None:
         """The features in float32, or None if they are not there or not whole."""
         try:
             features = load(path.read_bytes())["features"]
@@ -88,7 +92,7 @@ class CachedTeacher:
         except (SafetensorError, KeyError, OSError):
             self.counts["corrupt"] += 1
             return None
-        if features.shape != (grid_row[0] * grid_row[1] * grid_row[2], self.hidden_size):
+        if features.shape != (num_patches, self.hidden_size):
             self.counts["corrupt"] += 1
             return None
         return features.float()
@@ -112,15 +116,10 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _select(pack: Mapping[str, Any], rows: list[int], lengths: list[int]) -> dict[str, Any]:
-    """The pack of these images alone."""
-    part = {"image_grid_thw": pack["image_grid_thw"][rows]}
-    if pack.get("teacher_pixel_values") is not None:
-        part["teacher_pixel_values"] = pack["teacher_pixel_values"][rows]
-    else:
-        patches = pack["pixel_values"].split(lengths)
-        part["pixel_values"] = torch.cat([patches[row] for row in rows])
-    return part
+def _pixels(pack: Mapping[str, Any], lengths: list[int]) -> Sequence[Tensor]:
+    """What the teacher sees of each image."""
+    pixels = pack.get("teacher_pixel_values")
+    return pack["pixel_values"].split(lengths) if pixels is None else pixels
 
 
 def _digest(text: str) -> str:
