@@ -122,6 +122,20 @@ def test_the_loss_is_that_of_training():
         model(**make_inputs(3), return_loss=True)
 
 
+def test_embeddings_come_without_logits_on_request():
+    model = make_model()
+    batch = {"input_ids": torch.randint(3, 90, (3, 5)), "pixel_values": torch.randn(3, 3, 8, 8)}
+    with torch.no_grad():
+        whole, bare = model(**batch), model(**batch, return_logits=False)
+    assert whole.logits_per_image.shape == (3, 3)
+    assert bare.logits_per_image is None
+    assert bare.logits_per_text is None
+    torch.testing.assert_close(bare.image_embeds, whole.image_embeds, rtol=0, atol=0)
+    torch.testing.assert_close(bare.text_embeds, whole.text_embeds, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="return_logits=False"):
+        model(**batch, return_loss=True, return_logits=False)
+
+
 def test_tuples_hidden_states_and_embeddings():
     model, inputs = make_model(), make_inputs()
     outputs = model(**inputs, output_hidden_states=True)

@@ -45,7 +45,7 @@ class TuringViTDualEncoderOutput(ModelOutput):
 
     Args:
         loss: scalar, the SigLIP loss of the batch; only with `return_loss=True`.
-        logits_per_image: (N, M) scaled and biased similarities of images and texts.
+        logits_per_image: (N, M) scaled and biased similarities of images and texts; None with `return_logits=False`.
         logits_per_text: (M, N) the same, transposed.
         text_embeds: (M, E) L2-normalized.
         image_embeds: (N, E) L2-normalized.
@@ -259,9 +259,11 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         )
 
     def _superclass_parameters(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-        """Weight (C, D) and bias (C,) of the SuperClass head as copies, (None, None) without it."""
+        """Weight (C, D) and bias (C,) of the SuperClass head, in training as copies; (None, None) without it."""
         if self.superclass_head is None:
             return None, None
+        if not torch.is_grad_enabled():
+            return self.superclass_head.weight, self.superclass_head.bias
         # FSDP2 may free complete parameters when forward ends, so a view of one would be a view of nothing; and DDP
         # looks for used parameters behind the outputs, and behind one that is itself a parameter it sees nothing
         return self.superclass_head.weight.clone(), self.superclass_head.bias.clone()
@@ -277,6 +279,7 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        return_logits: bool = True,
         **kwargs,
     ) -> TuringViTDualEncoderOutput:
         """Embeddings of N images and M texts and the logits of all their pairs.
@@ -290,18 +293,23 @@ class TuringViTDualEncoderModel(PreTrainedModel):
             position_ids: (M, tokens), handed to the text encoder if given.
             token_type_ids: (M, tokens), handed to the text encoder if given.
             return_loss: whether to compute the SigLIP loss, for which image i belongs to text i.
+            return_logits: whether to form the (N, M) logits, which losses over large batches do without.
             **kwargs: for both encoders, such as `output_hidden_states`.
 
         Raises:
-            ValueError: a loss is asked for and the numbers of images and texts differ.
+            ValueError: a loss is asked for and the numbers of images and texts differ, or there are no logits for it.
         """
+        if return_loss and not return_logits:
+            raise ValueError("return_loss=True needs the logits, and return_logits=False leaves them out")
         vision_outputs, pooled_ND = self._encode_images(pixel_values, image_grid_thw, image_sizes, **kwargs)
         text_outputs = self.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
         )
         images_NE = nn.functional.normalize(vision_outputs.pooler_output, dim=-1)
         texts_ME = nn.functional.normalize(text_outputs.pooler_output, dim=-1)
-        logits_NM = self.logit_scale.exp() * images_NE @ texts_ME.T + self.logit_bias
+        logits_NM = None
+        if return_logits:
+            logits_NM = self.logit_scale.exp() * images_NE @ texts_ME.T + self.logit_bias
         weight_CD, bias_C = self._superclass_parameters()
         loss = None
         if return_loss:
@@ -311,7 +319,7 @@ class TuringViTDualEncoderModel(PreTrainedModel):
         return TuringViTDualEncoderOutput(
             loss=loss,
             logits_per_image=logits_NM,
-            logits_per_text=logits_NM.T,
+            logits_per_text=None if logits_NM is None else logits_NM.T,
             text_embeds=texts_ME,
             image_embeds=images_NE,
             logit_scale=self.logit_scale.clone(),

@@ -15,7 +15,15 @@ Losses = dict[str, Tensor]
 
 # what a pack holds for objectives, teachers and the training loop
 NOT_FOR_MODELS = frozenset(
-    {"kind", "reader_state", "superclass_ids", "teacher_pixel_values", "teacher_image_grid_thw", "teacher_features"}
+    {
+        "kind",
+        "reader_state",
+        "sample_keys",
+        "superclass_ids",
+        "teacher_features",
+        "teacher_image_grid_thw",
+        "teacher_pixel_values",
+    }
 )
 
 

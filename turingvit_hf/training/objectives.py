@@ -111,7 +111,7 @@ class ContrastiveObjective(Objective):
         Raises:
             ValueError: the model has a SuperClass head and the pack no superclass_ids, or the other way round.
         """
-        outputs = model(**model_inputs(pack))
+        outputs = _embed(model, pack)
         loss = chunked_siglip_loss(
             outputs.image_embeds,
             outputs.text_embeds,
@@ -143,7 +143,7 @@ class ContrastiveObjective(Objective):
             return self._cached_step(model, packs, backward=backward, no_sync=no_sync)
         ((pack, context),) = with_contexts(packs, no_sync)
         with context:
-            outputs = model(**model_inputs(pack))
+            outputs = _embed(model, pack)
             class_ids, num_images = self._observe(packs, outputs)
             embeds = (outputs.image_embeds, outputs.text_embeds)
             losses = {_siglip_name(pack): self._siglip(embeds, outputs.logit_scale, outputs.logit_bias)}
@@ -182,7 +182,7 @@ class ContrastiveObjective(Objective):
         for pack in packs:
             states.append(RandomState(pack["pixel_values"].device))
             with torch.no_grad():
-                outputs = model(**model_inputs(pack))
+                outputs = _embed(model, pack)
             embedded.append((outputs.image_embeds, outputs.text_embeds))
         # inside of a caller's autocast, older releases reuse the casts of weights of passes without a graph:
         # https://github.com/pytorch/pytorch/pull/165068
@@ -192,7 +192,7 @@ class ContrastiveObjective(Objective):
         for number, (pack, context) in enumerate(with_contexts(packs, no_sync)):
             with context:
                 with states[number].restored():
-                    outputs = model(**model_inputs(pack))
+                    outputs = _embed(model, pack)
                 d_images_NE, d_texts_ME = gradients[number]
                 # its value means nothing; its gradients are those of the loss
                 surrogate = (outputs.image_embeds * d_images_NE).sum() + (outputs.text_embeds * d_texts_ME).sum()
@@ -284,6 +284,11 @@ def _mask_of(pack: Pack) -> Tensor:
     if "bool_masked_pos" not in pack:
         raise ValueError(f"a pack for masked distillation needs bool_masked_pos; it has {sorted(pack)}")
     return pack["bool_masked_pos"]
+
+
+def _embed(model: nn.Module, pack: Pack) -> Any:
+    """The outputs of the dual encoder, without the logits of all pairs: the losses form them in tiles."""
+    return model(**model_inputs(pack), return_logits=False)
 
 
 def _siglip_name(pack: Pack) -> str:

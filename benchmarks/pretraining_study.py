@@ -1,0 +1,128 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""What each stage of the tiny chain is worth: the four stages and, beside them, stage 2 from random weights.
+
+    python examples/prepare_pretraining_data.py
+    python benchmarks/pretraining_study.py --out study --seeds 0 1 2
+
+A run that was stopped goes on with the same command. Wall-clock times are those of whatever else the machine does.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from turingvit_hf.training.pretraining import run_chain, run_pretraining
+from turingvit_hf.training.recipes import load_recipe
+
+
+SCRATCH = "stage2-from-scratch"
+STAGES = ("stage1", "stage2", SCRATCH, "stage3", "stage4")
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what is missing, prints the table and draws the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("pretraining_study"), help="folder of all runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="for every stage, as in pretrain")
+    options = parser.parse_args(arguments)
+    for seed in options.seeds:
+        run_seed(options.out / f"seed{seed}", [*options.overrides, f"training.seed={seed}"])
+    reports = [read_reports(options.out / f"seed{seed}") for seed in options.seeds]
+    summary = summarize(reports)
+    (options.out / "study.json").write_text(json.dumps(summary, indent=2) + "\n")
+    Console(width=110).print(as_table(summary, num_seeds=len(reports)))
+    draw(options.out / "study.png", reports)
+    print(f"wrote {options.out / 'study.json'} and {options.out / 'study.png'}")
+
+
+def run_seed(folder: Path, overrides: Sequence[str]) -> None:
+    """Runs chain and comparison of one seed, as far as they are not there yet."""
+    started = time.monotonic()
+    chain = folder / "chain"
+    run_chain(load_recipe("tiny/all", overrides), out=chain, resume=chain.exists())
+    print(f"{chain}: the chain is done, {time.monotonic() - started:.0f} s in this run")
+    scratch = folder / SCRATCH
+    run_pretraining(load_recipe("tiny/stage2", overrides), out=scratch, resume=scratch.exists())
+
+
+def read_reports(folder: Path) -> dict[str, dict[str, Any]]:
+    """The report of each stage of a seed."""
+    places = {name: folder / "chain" / name for name in STAGES} | {SCRATCH: folder / SCRATCH}
+    return {name: json.loads((place / "report.json").read_text()) for name, place in places.items()}
+
+
+def summarize(reports: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, list[float]]]:
+    """Of each stage every measurement, a list with one value a seed, with first and last losses and the seconds."""
+    summary = {}
+    for stage in STAGES:
+        found = [report[stage] for report in reports]
+        values = {name: [report["metrics"][name] for report in found] for name in found[0]["metrics"]}
+        for loss in ("cosine", "siglip", "video_siglip"):
+            curves = [[logs[loss] for logs in report["history"] if loss in logs] for report in found]
+            if all(curves):
+                values[f"{loss} at first"] = [curve[0] for curve in curves]
+                values[f"{loss} at last"] = [curve[-1] for curve in curves]
+        values["seconds"] = [report["seconds"] for report in found]
+        summary[stage] = values
+    return summary
+
+
+def as_table(summary: dict[str, dict[str, list[float]]], *, num_seeds: int) -> Table:
+    """A row a measurement: the mean over seeds, the smallest and the largest, and how many times chance it is."""
+    table = Table("stage", "measured", "mean", "smallest", "largest", "times chance", title=f"{num_seeds} seeds")
+    for stage, values in summary.items():
+        for name, numbers in values.items():
+            if "chance" in name or "runtime" in name or "_per_second" in name:
+                continue
+            is_share = "_R@" in name
+            texts = [
+                f"{number:.1%}" if is_share else f"{number:.3f}"
+                for number in (statistics.fmean(numbers), min(numbers), max(numbers))
+            ]
+            times = ""
+            if is_share:
+                chances = values[name.replace("_R@", "_chance@")]
+                times = f"{statistics.fmean(n / c for n, c in zip(numbers, chances, strict=True)):.1f}"
+            table.add_row(stage, name.removeprefix("eval_"), *texts, times)
+    return table
+
+
+def draw(path: Path, reports: Sequence[dict[str, dict[str, Any]]]) -> None:
+    """Draws stage 1's loss, and stage 2's recalls from stage 1's tower and from random weights, a line a seed."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    loss_axes, *recall_axes = figure.subplots(1, 3)
+    for report in reports:
+        loss_axes.plot(*curve(report["stage1"], "cosine"), color="tab:blue", linewidth=1)
+    loss_axes.set(title="Stage 1: 1 - cos on masked patches", xlabel="step")
+    for axes, direction in zip(recall_axes, DIRECTIONS, strict=True):
+        for number, report in enumerate(reports):
+            for stage, label, color in (
+                ("stage2", "from stage 1", "tab:blue"),
+                (SCRATCH, "from random weights", "tab:orange"),
+            ):
+                steps, recalls = curve(report[stage], f"eval_retrieval_{direction}_R@1")
+                axes.plot(steps, recalls, color=color, marker="o", markersize=3, label=None if number else label)
+        axes.set(title=f"Stage 2: {direction.replace('_', ' ')} R@1", xlabel="step")
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def curve(report: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one logged number."""
+    points = [(logs["step"], logs[name]) for logs in report["history"] if name in logs]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
