@@ -38,7 +38,10 @@ SMALL = [
     "training.use_cpu=true",
 ]
 PICTURES = ["data.sources=[{path: shapes}]"]
-WITH_TEXT = ["text.projection_dim=16", "evaluation={retrieval: {path: 'shapes:test'}, num_samples: 12}"]
+WITH_TEXT = [
+    "text={encoder: small, projection_dim: 16}",
+    "evaluation={retrieval: {path: 'shapes:test'}, num_samples: 12}",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,9 @@ def weights_of(folder):
 
 
 def test_every_stage_leaves_what_it_promises(chain):
-    assert [path.name for path in sorted(chain.iterdir())] == ["stage1", "stage2", "stage3", "stage4"]
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    assert [path.name for path in sorted(chain.iterdir())] == ["chain.json", *stages]
+    assert [stage["folder"] for stage in json.loads((chain / "chain.json").read_text())["stages"]] == stages
     common = {"README.md", "curves.png", "environment.json", "model", "recipe.yaml", "report.json", "vision_tower"}
     for number in (1, 2, 3, 4):
         names = {path.name for path in (chain / f"stage{number}").iterdir()}
@@ -234,7 +239,7 @@ def test_a_folder_that_is_not_free_is_refused(chain, overrides, tmp_path):
         ("tiny/stage2", [*PICTURES, "init_from=./nowhere"], "there is no such folder"),
         ("tiny/stage1", [*PICTURES, "teacher.model=./nowhere"], "nowhere"),
         ("tiny/stage2", [*PICTURES, "text.encoder=./nowhere"], r"text\.encoder='\./nowhere' cannot be loaded"),
-        ("tiny/stage2", ["data.sources=[{path: ./nowhere}]"], "nowhere"),
+        ("tiny/stage2", ["text.encoder=small", "data.sources=[{path: ./nowhere}]"], "nowhere"),
         ("tiny/stage1", [*PICTURES, "data.num_workers=3"], "num_workers"),
     ],
 )

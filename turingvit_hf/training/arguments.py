@@ -102,6 +102,8 @@ class DataRecipe:
         max_bad_share: the run stops when more than this share of the rows read cannot be used.
         video_share: share of the steps that train on clips (stage `image_video`).
         num_frames: frames a clip, taken at the centers of equal bins.
+        frame_max_patches: most patches of a frame of a clip; None: `resolution.max_patches`, as of an image. In any
+            case all frames fit into a pack.
     """
 
     sources: tuple[SourceRecipe, ...] = ()
@@ -115,6 +117,7 @@ class DataRecipe:
     max_bad_share: float = Field(0.1, ge=0.0, le=1.0)
     video_share: float = Field(0.0, ge=0.0, le=1.0)
     num_frames: int = Field(8, ge=1)
+    frame_max_patches: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -207,13 +210,15 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationRecipe:
-    """What is measured while training, every `eval_steps` of TrainingArguments.
+    """What is measured while training, every `eval_steps` of TrainingArguments, and at the end.
 
     Args:
-        retrieval: source of held-out images and captions, or None.
+        retrieval: source of held-out images and captions, or None. Stage `mim` measures its loss on the images.
         video_retrieval: source of held-out clips and captions, or None.
         classification: source whose caption column is a class name, or None.
         num_samples: at most so many of each.
+        resolution: sizes of held-out images and clips; None: the stage's own. With the same one in several stages
+            their measurements can be compared.
         templates: prompts for class names, `{}` in each.
     """
 
@@ -221,6 +226,7 @@ class EvaluationRecipe:
     video_retrieval: SourceRecipe | None = None
     classification: SourceRecipe | None = None
     num_samples: int = Field(5000, ge=2)
+    resolution: ResolutionRecipe | None = None
     templates: tuple[str, ...] = ("a photo of a {}.",)
 
 

@@ -19,7 +19,7 @@ from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageM
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.checkpoints import find_last_checkpoint, recipe_fingerprint
-from turingvit_hf.training.distributed import barrier
+from turingvit_hf.training.distributed import barrier, rank
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistillationObjective
@@ -28,11 +28,13 @@ from turingvit_hf.training.recipes import ChainRecipe
 from turingvit_hf.training.samples import iterate_captions
 from turingvit_hf.training.stage_data import Collate, make_collate, make_evaluations
 from turingvit_hf.training.stage_folder import (
+    CHAIN,
     check_folder,
     check_is_free,
     is_finished,
     save_models,
     write_beginning,
+    write_chain_report,
     write_report,
 )
 from turingvit_hf.training.stage_models import (
@@ -110,7 +112,7 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
     """Runs the stages of a chain in `out/stage1`, `out/stage2` and so on; returns the last one's folder.
 
     Each stage starts from the folder of the one before, as `ChainRecipe.in_folder` says. When a signal ends one, the
-    chain ends too, and the folder of that stage is returned.
+    chain ends too, and the folder of that stage is returned. `out/chain.json` holds the reports of all stages.
 
     Args:
         chain: the stages.
@@ -123,12 +125,14 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
     root = Path(out).expanduser()
     check_is_free(root, resume=resume)
     barrier()
-    folder = root
-    for folder, recipe in chain.in_folder(root):
+    folder, stages = root, chain.in_folder(root)
+    for folder, recipe in stages:
         logger.info("%s of %d: %s", folder.name, len(chain.stages), recipe.name)
         run_pretraining(recipe, out=folder, resume=resume)
         if not is_finished(folder):
-            break
+            return folder
+    if rank() == 0 and not (root / CHAIN).is_file():
+        write_chain_report(root, [folder for folder, _ in stages])
     return folder
 
 
@@ -205,6 +209,9 @@ def _train(recipe: StageRecipe, parts: _Parts, arguments: TrainingArguments, fol
     )
     evaluations = make_evaluations(recipe, parts.collate, objective=parts.objective, tokenizer=parts.tokenizer)
     progress = StepProgress(LOSSES)
+    checkpoint = find_last_checkpoint(folder)
+    if checkpoint is not None:
+        arguments.eval_on_start = False  # it was measured when the stage did start
     trainer = TuringViTTrainer(
         objective=parts.objective,
         step_loader=loader,
@@ -217,7 +224,6 @@ def _train(recipe: StageRecipe, parts: _Parts, arguments: TrainingArguments, fol
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = find_last_checkpoint(folder)
     num_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     logger.info("%s: %.1f M parameters, %d steps", recipe.name, num_parameters / 1e6, arguments.max_steps)
     if checkpoint is not None:

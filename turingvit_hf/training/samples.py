@@ -121,7 +121,8 @@ class SampleMaker:
         kind = source.recipe.kind
         rng = draws(draw_key) if self.is_random else None
         caption = choose_caption(source, row, rng) if source.caption_columns else ""
-        value = row.get(source.media_column)
+        values = (row.get(column) for column in source.media_columns)
+        value = next((value for value in values if value is not None), None)
         media = find_media(value, kind, root=source.root, is_confined=source.is_confined)
         frames: list[np.ndarray] = []
         if kind == "video":
@@ -199,9 +200,11 @@ class SampleMaker:
 
 
 def max_patches_of(data: DataRecipe, kind: str) -> int:
-    """Return how many patches a frame may have: `max_patches`, for clips also what leaves room for all frames."""
-    limit = data.resolution.max_patches
-    return limit if kind == "image" else max(1, min(limit, data.tokens_per_pack // data.num_frames))
+    """Return how many patches a frame may have: of clips no more than what leaves room for all frames."""
+    if kind == "image":
+        return data.resolution.max_patches
+    limit = data.frame_max_patches or data.resolution.max_patches
+    return max(1, min(limit, data.tokens_per_pack // data.num_frames))
 
 
 def choose_caption(source: Source, row: dict[str, Any], rng: random.Random | None) -> str:
@@ -229,8 +232,10 @@ def choose_caption(source: Source, row: dict[str, Any], rng: random.Random | Non
 def texts_of(source: Source, row: dict[str, Any], column: str) -> list[str]:
     """Return the texts in a column of captions, none empty: a text, a list of texts, or the name of a class."""
     value = row.get(column)
-    if isinstance(value, int) and column in source.class_names:
-        value = source.class_names[column][value].replace("_", " ")
+    names = source.class_names.get(column, [])
+    # -1 is how datasets say that there is no class
+    if isinstance(value, int) and 0 <= value < len(names):
+        value = names[value].replace("_", " ")
     values = value if isinstance(value, list | tuple) else [value]
     cleaned = [" ".join(text.split()) for text in values if isinstance(text, str)]
     return [text for text in cleaned if text]

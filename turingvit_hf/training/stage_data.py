@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What a stage's samples are made into, and its held-out samples as evaluations."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -125,9 +126,10 @@ def make_evaluations(
 
 
 def _read(recipe: StageRecipe, source: SourceRecipe, collate: Collate, *, captions: bool = True) -> LazyPacks:
+    data = dataclasses.replace(recipe.data, resolution=recipe.evaluation.resolution or recipe.data.resolution)
     samples = iterate_samples(
         source,
-        recipe.data,
+        data,
         patch_size=collate.image_processor.patch_size,
         num_samples=recipe.evaluation.num_samples,
         captions=captions,

@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from turingvit_hf.training.recipes import load_recipe
 from turingvit_hf.training.yaml_files import dump_yaml
 
 
-RECIPE, ENVIRONMENT, REPORT = "recipe.yaml", "environment.json", "report.json"
+RECIPE, ENVIRONMENT, REPORT, CHAIN = "recipe.yaml", "environment.json", "report.json", "chain.json"
 NOTHING = "nothing"
 
 
@@ -159,9 +160,11 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     _replace_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """What `report.json` holds."""
-    return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+def write_chain_report(root: Path, folders: Sequence[Path]) -> None:
+    """Writes `chain.json`: the reports of finished stages in order, each with the name of its folder."""
+    reports = [json.loads((folder / REPORT).read_text(encoding="utf-8")) for folder in folders]
+    stages = [{"folder": folder.name, **report} for folder, report in zip(folders, reports, strict=True)]
+    _replace_text(root / CHAIN, json.dumps({"stages": stages}, indent=2, ensure_ascii=False) + "\n")
 
 
 def _replace_text(path: Path, text: str) -> None:
