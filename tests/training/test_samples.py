@@ -25,7 +25,7 @@ from turingvit_hf.training.sources import Source
 
 def source_of(columns=None, **options):
     recipe = SourceRecipe("test", **options)
-    return Source(recipe, TableRows([]), "image", columns or {"caption": 1.0}, {"label": ["red_fox"]})
+    return Source(recipe, TableRows([]), ("image",), columns or {"caption": 1.0}, {"label": ["red_fox"]})
 
 
 def maker_of(resolution=None, **options):
@@ -121,6 +121,8 @@ def test_the_first_sentence_is_taken_by_probability():
 
 def test_a_class_is_a_caption():
     assert captions_of(source_of({"label": 1.0}), {"label": 0}, 1) == ["red fox"]
+    with pytest.raises(BadRowError, match="caption is empty or no text"):
+        captions_of(source_of({"label": 1.0}), {"label": -1}, 1)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

@@ -121,8 +121,10 @@ def test_captions_are_read_without_pictures(tmp_path):
         ("{tmp}/rows.jsonl", {"media_column": "a", "caption_columns": {"x": 1.0}}, r"looked for \['x'\]"),
         ("{tmp}/rows.jsonl", {"media_column": "a", "caption_columns": {"b": 0.0}}, "a probability above 0"),
         ("{tmp}/broken.parquet", {}, "cannot open .* as parquet"),
-        ("{tmp}/broken.tar", {}, "cannot read .*broken.tar"),
+        ("{tmp}/broken.tar", {}, "none of 1 tars .* rest of a tar cannot be read: .*broken.tar"),
         ("{tmp}/empty.tar", {}, "has no rows"),
+        ("{tmp}/empty.tar", {"streaming": False}, "has no rows"),
+        ("{tmp}/none-*.tar", {}, "no file matches"),
     ],
 )
 def test_what_cannot_be_opened_is_named(path, options, message, tmp_path):
@@ -135,6 +137,40 @@ def test_what_cannot_be_opened_is_named(path, options, message, tmp_path):
     tarfile.open(tmp_path / "empty.tar", "w").close()
     with pytest.raises(InputError, match=message):
         open_source(SourceRecipe(path.format(tmp=tmp_path), **options))
+
+
+def test_a_tar_that_is_cut_off_gives_what_it_has(tmp_path, caplog):
+    path = write("webdataset", tmp_path / "data", num_shards=3)
+    whole = (path / "0.tar").read_bytes()
+    (path / "0.tar").write_bytes(whole[: len(whole) // 2])
+    (path / "1.tar").write_bytes(b"")
+    captions = captions_of(SourceRecipe(str(path)))
+    assert 25 < len(captions) == len(set(captions)) < 35
+    assert "2 rows of" in caplog.text
+    assert "rest of a tar cannot be read" in caplog.text
+    stream = open_source(SourceRecipe(str(path / "0.tar"))).rows
+    rows = list(stream.read_shard(0, 0))
+    for start in range(len(rows) + 2):
+        assert [str(row) for row in stream.read_shard(0, start)] == [str(row) for row in rows[start:]]
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    path = write("parquet", tmp_path / "data", num_shards=2)
+    damaged = bytearray((path / "1.parquet").read_bytes())
+    damaged[200:-2000] = bytes(len(damaged) - 2200)
+    (path / "1.parquet").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cannot read shard 1 of 2 of .*data"):
+        captions_of(SourceRecipe(str(path), streaming=True))
+
+
+def test_samples_of_a_tar_may_be_of_several_formats(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add_to_tar(tar, "._a.png", b"what macOS leaves behind")
+        for number, ending in enumerate(("png", "JPG", "webp")):
+            add_to_tar(tar, f"{number}.{ending}", encoded(picture(number), {"JPG": "JPEG"}.get(ending, ending)))
+            add_to_tar(tar, f"{number}.txt", ending.encode())
+    for streaming in (True, False):
+        assert captions_of(SourceRecipe(str(tmp_path / "a.tar"), streaming=streaming)) == ["png", "JPG", "webp"]
 
 
 def test_a_damaged_json_file_in_a_tar_costs_one_row(tmp_path, caplog):

@@ -5,7 +5,7 @@ import array
 import csv
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -192,14 +192,16 @@ def read_folder(folder: Path, kind: str) -> Rows:
     return TableRows(rows)
 
 
-def iterate_tar(tar: tarfile.TarFile, start: int) -> Iterator[dict[str, Any] | BadRowError]:
-    """Yield the samples of an open tar, the first `start` of them left out unread."""
+def iterate_tar(tar: tarfile.TarFile, start: int) -> Iterator[dict[str, Any] | BadRowError | None]:
+    """Yield the samples of an open tar, None for each of the first `start`, which are not read."""
     for number, (key, members) in enumerate(_grouped(tar, read_from=start)):
-        if number >= start:
-            try:
-                yield decode_tar_sample(key, {name: body for name, (_, body) in members})
-            except BadRowError as error:
-                yield error
+        if number < start:
+            yield None
+            continue
+        try:
+            yield decode_tar_sample(key, {name: body for name, (_, body) in members})
+        except BadRowError as error:
+            yield error
 
 
 def decode_tar_sample(key: str, values: dict[str, bytes]) -> dict[str, Any]:
@@ -250,13 +252,16 @@ def _grouped(tar: tarfile.TarFile, read_from: int | None = None) -> Iterator[tup
                 yield key, members
             key, number, members = member_key, number + 1, []
         if read_from is None:
-            members.append((extension, member))
+            members.append((extension.lower(), member))
         else:
             file = tar.extractfile(member) if number >= read_from else None
-            members.append((extension, (member, file.read() if file else b"")))
+            members.append((extension.lower(), (member, file.read() if file else b"")))
     if key is not None:
         yield key, members
 
 
-def _files(tar: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
-    return (member for member in tar if member.isfile() and "." in PurePosixPath(member.name).name.lstrip("."))
+def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        name = PurePosixPath(member.name).name
+        if member.isfile() and "." in name and not name.startswith("."):
+            yield member

@@ -35,7 +35,7 @@ class Source:
     Attributes:
         recipe: what it was opened from.
         rows: its rows, by index or in order.
-        media_column: the column of its images or videos.
+        media_columns: the column of its images or videos. Samples in tars may differ in it: the first that has one.
         caption_columns: the probability of each column of captions; empty where no captions are wanted.
         class_names: of columns that hold numbers of classes, their names.
         root: the folder that relative paths start from; None where rows hold no paths of files here.
@@ -44,7 +44,7 @@ class Source:
 
     recipe: SourceRecipe
     rows: Rows | RowStream
-    media_column: str
+    media_columns: tuple[str, ...]
     caption_columns: dict[str, float]
     class_names: dict[str, list[str]]
     root: Path | None = None
@@ -112,18 +112,20 @@ def _with_columns(
     if (isinstance(rows, RowStream) and not rows.columns) or (not isinstance(rows, RowStream) and not len(rows)):
         raise InputError(f"{recipe.path!r} has no rows")
     wanted = (recipe.media_column,) if recipe.media_column else MEDIA_COLUMNS[recipe.kind]
-    media_column = _find(rows.columns, wanted, recipe, recipe.kind)
+    media_columns = (_find(rows.columns, wanted, recipe, recipe.kind),)
+    if isinstance(rows, TarRows | TarStream) and not recipe.media_column:
+        media_columns += wanted
     caption_columns = dict(recipe.caption_columns)
     if captions and not caption_columns:
         # a path may be called what a caption is called
-        others = [name for name in rows.columns if name != media_column]
+        others = [name for name in rows.columns if name != media_columns[0]]
         caption_columns = {_find(others, CAPTION_COLUMNS, recipe, "caption"): 1.0}
     for name in caption_columns if captions else ():
         _find(rows.columns, (name,), recipe, "caption")
     if captions and not sum(caption_columns.values()) > 0:
         raise InputError(f"caption_columns={caption_columns} of {recipe.path!r} need a probability above 0")
     return Source(
-        recipe, rows, media_column, caption_columns if captions else {}, class_names, root, is_confined=is_confined
+        recipe, rows, media_columns, caption_columns if captions else {}, class_names, root, is_confined=is_confined
     )
 
 
@@ -149,7 +151,7 @@ def _load(
         if isinstance(feature, datasets.ClassLabel)
     }
     if isinstance(dataset, datasets.IterableDataset):
-        return DatasetStream(dataset, recipe.max_samples), class_names
+        return DatasetStream(dataset, recipe.max_samples, path=recipe.path), class_names
     return DatasetRows(dataset), class_names
 
 

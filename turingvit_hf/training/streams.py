@@ -1,7 +1,10 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Rows in order: shards that are read front to back, with a position that is a few numbers."""
 
+import gzip
+import lzma
 import tarfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -87,19 +90,27 @@ class RowStream(ABC):
 class DatasetStream(RowStream):
     """A streamed `datasets.IterableDataset`."""
 
-    def __init__(self, dataset: datasets.IterableDataset, max_rows: int | None):
+    def __init__(self, dataset: datasets.IterableDataset, max_rows: int | None, *, path: str):
         dataset = undecoded(dataset)
+        self._path = path
         columns = dataset.column_names or tuple(next(iter(dataset), {}))
         super().__init__(dataset.num_shards, columns, max_rows)
         self._dataset = dataset
 
     def read_shard(self, shard: int, start: int) -> Iterator[dict[str, Any] | BadRowError]:
-        """Yield the rows of a shard from number `start` on."""
+        """Yield the rows of a shard from number `start` on.
+
+        Raises:
+            InputError: the shard is damaged or cannot be reached.
+        """
         rows = self._dataset.shard(num_shards=self.num_shards, index=shard).skip(start)
-        # in batches: iterated plainly inside a loader worker, `datasets` would give it a part of the rows only
-        for batch in rows.iter(batch_size=READ_AHEAD):
-            for values in zip(*batch.values(), strict=True):
-                yield dict(zip(batch, values, strict=True))
+        try:
+            # in batches: iterated plainly inside a loader worker, `datasets` would give it a part of the rows only
+            for batch in rows.iter(batch_size=READ_AHEAD):
+                for values in zip(*batch.values(), strict=True):
+                    yield dict(zip(batch, values, strict=True))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read shard {shard} of {self.num_shards} of {self._path}: {error}") from error
 
 
 class TarStream(RowStream):
@@ -108,21 +119,32 @@ class TarStream(RowStream):
     def __init__(self, paths: Sequence[str], max_rows: int | None):
         self._paths = tuple(paths)
         super().__init__(len(paths), (), max_rows)
-        row = next((row for row in self.read_shard(0, 0) if not isinstance(row, BadRowError)), {})
+        rows = (row for shard in range(len(paths)) for row in self.read_shard(shard, 0))
+        first = next(rows, {})
+        row = next((row for row in (first, *rows) if not isinstance(row, BadRowError)), None)
+        if row is None:
+            raise InputError(f"none of {len(paths)} tars has a sample that can be read: {first}")
         self.columns = columns_of_tar(row)
 
     def read_shard(self, shard: int, start: int) -> Iterator[dict[str, Any] | BadRowError]:
-        """Yield the samples of a tar from number `start` on.
+        """Yield the samples of a tar from number `start` on, and one `BadRowError` for what follows damage.
 
         Raises:
-            InputError: the tar cannot be opened or is cut off.
+            InputError: there is no such file, or it cannot be read for a reason that may pass.
         """
-        path = self._paths[shard]
+        path, num_samples = self._paths[shard], 0
         try:
             opened: Any = fsspec.open(path, "rb")
             with opened as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-                yield from iterate_tar(tar, start)
-        except (tarfile.TarError, EOFError, OSError) as error:
+                for row in iterate_tar(tar, start):
+                    num_samples += 1
+                    if row is not None:
+                        yield row
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            # it counts as a row: whoever goes on behind it does not meet it again
+            if start <= num_samples:
+                yield BadRowError("rest of a tar cannot be read", f"{path}: {error}")
+        except OSError as error:
             raise InputError(f"cannot read {path}: {error}") from error
 
 
