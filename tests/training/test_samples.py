@@ -234,6 +234,16 @@ def test_teacher_and_student_see_the_same_crop():
     assert again["bool_masked_pos"].reshape(3, 9).flip(0).equal(pack["bool_masked_pos"].reshape(3, 9))
 
 
+def test_crops_of_large_pictures_are_made_smaller():
+    resolution = ResolutionRecipe("fixed", size=32)
+    image = picture(0).resize((700, 400))
+    for media in (image, encoded(image, "JPEG", quality=95)):
+        crop = sample_of({"image": media}, resolution=resolution, keep_crops=True).crop
+        assert 2 * 32 <= min(crop.shape[1:]) < 4 * 32
+        assert abs(crop.shape[2] / crop.shape[1] - 7 / 4) < 0.05
+        assert crop.flags.c_contiguous
+
+
 def test_a_plan_holds_what_json_rows_hold(tmp_path):
     picture(1).save(tmp_path / "a.png")
     row = json.loads('{"image": "a.png", "caption": "text"}')

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.processing.pixels import resize_pixels
@@ -82,7 +83,8 @@ class Sample:
         kind: `"image"` or `"video"`.
         frames: each (3, H, W) uint8, one for an image; H and W are whole patches.
         caption: empty where none is wanted.
-        crop: (3, h, w) uint8, the picture after crop and flip before it was resized, where it is asked for.
+        crop: (3, h, w) uint8, the picture after crop and flip, where it is asked for: not resized, but divided by a
+            whole number where it is at least four times as high and as wide as the frame.
     """
 
     key: str
@@ -147,8 +149,8 @@ class SampleMaker:
         """
         if plan.media is None:
             return Sample(plan.key, plan.draw_key, plan.kind, plan.frames, plan.caption)
-        reduction = min(plan.box[2] / plan.size[0], plan.box[3] / plan.size[1]) / DRAFT_MARGIN
-        pixels = decode_image(plan.media, reduction=reduction)
+        scale = min(plan.box[2] / plan.size[0], plan.box[3] / plan.size[1])
+        pixels = decode_image(plan.media, reduction=scale / DRAFT_MARGIN)
         (height, width), (top, left, box_height, box_width), size = plan.image_size, plan.box, plan.size
         if _is_turned(pixels.shape[1:], plan.image_size):
             height, width, top, left, box_height, box_width = width, height, left, top, box_width, box_height
@@ -159,9 +161,14 @@ class SampleMaker:
             )
         y, x = pixels.shape[1] / height, pixels.shape[2] / width
         box = (round(top * y), round(left * x), max(1, round(box_height * y)), max(1, round(box_width * x)))
-        crop = _cut(pixels, box, plan.flip)
-        frames = (resize_pixels(crop, size, self.resample),)
-        return Sample(plan.key, plan.draw_key, plan.kind, frames, plan.caption, crop if self.keep_crops else None)
+        part = _cut(pixels, box, plan.flip)
+        frames = (resize_pixels(part, size, self.resample),)
+        crop = (
+            _reduce(part, int(min(part.shape[1] / size[0], part.shape[2] / size[1]) / DRAFT_MARGIN))
+            if self.keep_crops
+            else None
+        )
+        return Sample(plan.key, plan.draw_key, plan.kind, frames, plan.caption, crop)
 
     def _draw_box(self, height: int, width: int, rng: random.Random | None) -> Box:
         """Return the part of an image that is taken: an area drawn from `crop_scale`, anywhere.
@@ -320,6 +327,14 @@ def _cut(pixels: np.ndarray, box: Box, flip: bool) -> np.ndarray:
     top, left, height, width = box
     part = pixels[:, top : top + height, left : left + width]
     return part[:, :, ::-1] if flip else part
+
+
+def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Return a copy, each side divided by the factor: a pack of large photographs would take gigabytes."""
+    if factor < 2 or min(pixels.shape[1:]) < 2 * factor:
+        return np.ascontiguousarray(pixels)
+    reduced = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1))).reduce(factor)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(reduced), -1, 0))
 
 
 def _is_reduced(shape: Sequence[int], expected: tuple[int, int]) -> bool:
