@@ -15,9 +15,11 @@ from transformers import (
 from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
+from turingvit_hf.modeling.configuration_reduced import TuringViTReducedConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
+from turingvit_hf.modeling.modeling_reduced import TuringViTReducedModel
 from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTBackbone,
     TuringViTForImageClassification,
@@ -50,6 +52,9 @@ AutoModel.register(TuringViTDualEncoderConfig, TuringViTDualEncoderModel, exist_
 AutoModelForZeroShotImageClassification.register(TuringViTDualEncoderConfig, TuringViTDualEncoderModel, exist_ok=True)
 AutoProcessor.register(TuringViTDualEncoderConfig, TuringViTProcessor, exist_ok=True)
 
+AutoConfig.register("turingvit_reduced", TuringViTReducedConfig, exist_ok=True)
+AutoModel.register(TuringViTReducedConfig, TuringViTReducedModel, exist_ok=True)
+
 __all__ = [
     "TuringViTBackbone",
     "TuringViTConfig",
@@ -60,5 +65,7 @@ __all__ = [
     "TuringViTImageProcessor",
     "TuringViTModel",
     "TuringViTProcessor",
+    "TuringViTReducedConfig",
+    "TuringViTReducedModel",
     "TuringViTVideoProcessor",
 ]
