@@ -9,6 +9,7 @@ lacks.
 """
 
 import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
@@ -92,16 +93,35 @@ else:
     os.environ[REASON_VARIABLE] = NO_COMMON_TESTS
 
 
+# Triton is for Linux; these modules import it, or something of the package that does.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+NEED_TRITON = (
+    "kernels/interpreted/test_*.py",
+    "kernels/test_variants.py",
+    "kernels/test_rehearsal.py",
+    "gpu/test_*.py",
+)
+
+
+def reason_to_skip(module_path: Path) -> str | None:
+    """Why a test module cannot be imported here, or None if it can."""
+    if NO_COMMON_TESTS and module_path.name.startswith("test_common_"):
+        return f"transformers' common tests: {NO_COMMON_TESTS}"
+    if not HAS_TRITON and any(module_path.match(f"tests/{pattern}") for pattern in NEED_TRITON):
+        return "Triton is not installed"
+    return None
+
+
 class SkippedTest(pytest.Item):
-    """Stands for all tests of a module that could not be imported."""
+    """Stands for all tests of a module that cannot be imported."""
 
     def runtest(self) -> None:
         """Skip, with the reason."""
-        pytest.skip(f"transformers' common tests: {NO_COMMON_TESTS}")
+        pytest.skip(reason_to_skip(self.path) or "")
 
 
 class SkippedModule(pytest.File):
-    """A test module that is skipped unread, because what it imports could not be fetched."""
+    """A test module that is skipped unread, because something that it imports is missing."""
 
     def collect(self) -> Iterator[pytest.Item]:
         """One test, which is skipped."""
@@ -110,9 +130,7 @@ class SkippedModule(pytest.File):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.File | None:
     """The module to collect tests from; None leaves the choice to pytest."""
-    if NO_COMMON_TESTS and module_path.name.startswith("test_common_"):
-        return SkippedModule.from_parent(parent, path=module_path)
-    return None
+    return SkippedModule.from_parent(parent, path=module_path) if reason_to_skip(module_path) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

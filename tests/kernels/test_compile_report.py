@@ -9,8 +9,9 @@ from turingvit_hf.kernels import compile_report
 from turingvit_hf.kernels.linear_attention.roofline import CARDS
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_cache(tmp_path, monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
@@ -26,15 +27,18 @@ def assert_within_limits(kernels):
             assert set(entry["tensor_core"]) <= {"HMMA", "HGMMA", "UTCHMMA"}, where
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:86", "cuda:90"])
 def test_heads_of_64_neither_spill_nor_miss_tensor_cores(target):
     assert_within_limits(compile_report.compile_all([target], ["bf16", "fp16"], [64], jobs=1))
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_amd_compiles():
     assert_within_limits(compile_report.compile_all(["hip:gfx942"], ["bf16"], [64], jobs=1))
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:86", "cuda:90", "hip:gfx942"])
 def test_other_heads_and_16_bit_dtypes(target):
@@ -59,6 +63,7 @@ def test_predictions_grow_with_the_image_and_beat_eager(target):
     assert all(time["forward"] < time["eager forward"] for time in times)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_command_writes_what_it_shows(tmp_path, capsys):
     file = tmp_path / "report.json"
     options = ["--target", "cuda:90", "--dtype", "bf16", "--head-dim", "32", "--jobs", "2", "--json", str(file)]

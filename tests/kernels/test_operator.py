@@ -22,7 +22,6 @@ from turingvit_hf.kernels.linear_attention import (
     BACKENDS,
     choose_backend,
     explain_backend,
-    triton_backend,
     turing_linear_attention,
     use_linear_attention_backend,
 )
@@ -240,6 +239,9 @@ def test_a_block_ends_when_something_fails_in_it(recorded):
 
 
 def test_the_gpu_rule_prefers_triton_where_it_is_installed(monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from turingvit_hf.kernels.linear_attention import triton_backend
+
     gpu = torch.device("cuda")
     monkeypatch.setattr(triton_backend, "launch_family", lambda device: "sm_90")
     assert choose_backend(None, gpu) == "triton"

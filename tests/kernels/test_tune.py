@@ -64,6 +64,7 @@ print(json.dumps({"launch": launch, "other": other, "used": used, "table": launc
 
 def interpret(script: str, **environment: str) -> tuple[dict, str]:
     """The JSON that a script prints last in Triton's interpreter, and what it logs."""
+    pytest.importorskip("triton", reason="Triton is not installed")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, "-c", PRELUDE + script]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -108,6 +109,7 @@ def test_the_kernels_take_the_launches_of_the_file(tuned, tmp_path):
 
 
 def test_a_launch_that_spills_or_does_not_fit_is_refused():
+    pytest.importorskip("triton", reason="Triton is not installed")
     from triton.runtime.errors import OutOfResources
 
     class Problem:

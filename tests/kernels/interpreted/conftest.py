@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put stand-ins in the place of this folder's tests, unless this is the interpreter's process."""
     if not INTERPRETED:
         for index, item in enumerate(items):
-            if HERE in item.path.parents and item.parent is not None:
+            if HERE in item.path.parents and isinstance(item, pytest.Function) and item.parent is not None:
                 items[index] = InterpretedTest.from_parent(item.parent, name=item.name)
 
 
