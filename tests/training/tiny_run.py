@@ -74,7 +74,8 @@ class FakeSteps:
         return {"step": states[0]["step"], "readers": {k: v for state in states for k, v in state["readers"].items()}}
 
     def counts(self) -> dict:
-        return {"skipped": {"image cannot be read": self.step // 3} if self.step >= 3 else {}}
+        skips = rank() == 0 and self.step >= 3
+        return {"skipped": {"image cannot be read": self.step // 3} if skips else {}}
 
 
 def make_model(*, rescale: float | None = None) -> TuringViTDualEncoderModel:
