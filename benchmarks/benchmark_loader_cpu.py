@@ -16,7 +16,7 @@ from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
 from turingvit_hf.training.step_loader import StepLoader
-from turingvit_hf.training.token_packs import OpenPacks
+from turingvit_hf.training.token_packs import TokenPool
 
 
 FILL_GOAL = 97  # percent
@@ -42,13 +42,13 @@ def picture_sizes(num_pictures: int, median_pixels: int) -> Iterator[tuple[int, 
 
 def fill_of(resolution: str, cap: int, budget: int, *, median_pixels: int, num_pictures: int) -> tuple[float, float]:
     """Share of the budget that patches take, and pictures a pack."""
-    packs, filled, num_packs, num_packed = OpenPacks(budget, NUM_OPEN), 0, 0, 0
+    pool, filled, num_packs, num_packed = TokenPool(budget, NUM_OPEN), 0, 0, 0
     sides = draw_longer_sides(num_pictures, 0)
     for size, longer_side in zip(picture_sizes(num_pictures, median_pixels), sides, strict=True):
         height, width = target_size(*size, resolution=resolution, max_patches=cap, longer_side=longer_side)
         length = height * width // 256
-        packs.add(length, length)
-        while (pack := packs.take()) is not None:
+        pool.add(length, length)
+        while (pack := pool.take()) is not None:
             filled, num_packs, num_packed = filled + sum(pack), num_packs + 1, num_packed + len(pack)
     return filled / (num_packs * budget), num_packed / num_packs
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fill, num_packed = fill_of(resolution, cap, budget, median_pixels=median_pixels, num_pictures=num_pictures)
         name = f"{resolution}, median {median_pixels / 1e6:.2f} megapixels, {budget} patches a pack"
         rows.append((name, f"{100 * fill:.2f}", f"{num_packed:.1f}"))
-    report.table(f"Fill with {NUM_OPEN} open packs", ("pictures and packs", "percent", "pictures a pack"), rows)
+    report.table(f"Fill choosing from {NUM_OPEN} packs", ("pictures and packs", "percent", "pictures a pack"), rows)
     for name, percent, _ in rows:
         report.goal(f"fill, {name}", float(percent), ">=", FILL_GOAL, "percent")
     with tempfile.TemporaryDirectory() as scratch:

@@ -164,9 +164,9 @@ def test_the_global_generator_is_left_alone(sources, collate):
 @pytest.mark.parametrize("form", ["folder jsonl", "parquet", "webdataset"])
 def test_an_epoch_reads_each_row_once(form, sources):
     collate = MaskedImagePackCollator(TuringViTImageProcessor(), mask_ratio=0.4)
-    data = recipe(sources[form], num_readers=1, packs_per_step=2, open_packs=1)
-    steps = steps_of(StepLoader(data, collate, seed=0), 30)
-    # one open pack keeps the rows in order; two shares of an epoch have 30 rows each
+    # each picture fills a pack, so that they come in the order of the rows; two shares of an epoch have 30 rows each
+    data = recipe(sources[form], num_readers=1, packs_per_step=2, resolution=ResolutionRecipe("fixed", size=128))
+    steps = steps_of(StepLoader(data, collate, seed=0), 90)
     keys = [[key for step in steps for key in step["packs"][lane]["sample_keys"]] for lane in range(2)]
     epochs = [keys[0][start : start + 30] + keys[1][start : start + 30] for start in (0, 30, 60)]
     for epoch in epochs:

@@ -1,9 +1,9 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Readers: endless, deterministic streams of packs, each over its own share of the rows, that resume where they were.
 
-A reader draws a source by weight, takes the next row of its share, gives the sample a place in one of its open packs,
-and decodes the pictures of a pack when that is finished. Its state is a few numbers and the names of the rows that
-wait in open packs: when it resumes, it reads these rows again. The packs after that are the ones it would have made.
+A reader draws a source by weight, takes the next row of its share, puts the sample into a pool that packs are chosen
+from, and decodes the pictures of a pack when it is chosen. Its state is a few numbers and the names of the rows that
+wait in the pool: when it resumes, it reads these rows again. The packs after that are the ones it would have made.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from turingvit_hf.training.errors import BadRowError, InputError
 from turingvit_hf.training.samples import Plan, Sample, SampleMaker
 from turingvit_hf.training.sources import Source, count_rows
 from turingvit_hf.training.streams import RowStream
-from turingvit_hf.training.token_packs import OpenPacks
+from turingvit_hf.training.token_packs import TokenPool
 
 
 # rows after which the share of bad ones counts
@@ -55,7 +55,7 @@ class PackReader:
         processor = collate.image_processor
         self._maker = SampleMaker(data, processor.patch_size, int(processor.resample), keep_crops=collate.needs_crops)
         self._cursors = [self._cursor(number) for number in range(len(sources))]
-        self._packs = OpenPacks(data.tokens_per_pack, data.open_packs)
+        self._pool = TokenPool(data.tokens_per_pack, data.open_packs)
         self._ordinal = 0
         self._bad_run = 0
         self._counts = {"rows": 0, "images": 0, "packs": 0, "patches": 0}
@@ -70,7 +70,7 @@ class PackReader:
             InputError: too many of the rows are bad, or none is left that can be used.
         """
         while True:
-            if (items := self._packs.take()) is None:
+            if (items := self._pool.take()) is None:
                 self._add_row()
             elif samples := self._make(items):
                 pack = self._collate(samples)
@@ -83,13 +83,13 @@ class PackReader:
     def state(self) -> dict[str, Any]:
         """Return plain values that describe the reader between two packs."""
         waiting: list[list[Ref]] = [[] for _ in self._sources]
-        for source, read, _ in self._packs.items():
+        for source, read, _ in self._pool.items():
             waiting[source].append(read)
         return {
             "ordinal": self._ordinal,
             "bad_run": self._bad_run,
             "cursors": [cursor.state(refs) for cursor, refs in zip(self._cursors, waiting, strict=True)],
-            "packs": self._packs.state(lambda item: [item[0], *item[1], item[2].num_tokens]),
+            "waiting": self._pool.state(lambda item: [item[0], *item[1]]),
             "counts": dict(self._counts),
             "skipped": dict(self._skipped),
             "noted": dict(self._noted),
@@ -97,7 +97,7 @@ class PackReader:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a `state`: the rows in open packs are read again.
+        """Take over a `state`: the rows in the pool are read again.
 
         Raises:
             InputError: such a row cannot be used any more, or has another size than it had.
@@ -110,21 +110,17 @@ class PackReader:
             raise InputError(
                 f"the checkpoint was written with {len(state['cursors'])} sources, there are {len(self._cursors)}"
             )
-        stored = [item for group in ("finished", "open") for pack in state["packs"][group] for item in pack[2]]
         plans: dict[tuple[int, ...], Plan] = {}
         for number, (cursor, cursor_state) in enumerate(zip(self._cursors, state["cursors"], strict=True)):
             cursor.restore(cursor_state)
-            refs = [item[1:-1] for item in stored if item[0] == number]
+            refs = [item[1:] for item, _ in state["waiting"] if item[0] == number]
             for read in cursor.again(refs):
                 plans[number, *read.ref] = self._plan_again(number, read)
 
-        def revive(item: list[int]) -> tuple[int, Ref, Plan]:
-            plan = plans[tuple(item[:-1])]
-            if plan.num_tokens != item[-1]:
-                raise InputError(f"{plan.key} has {plan.num_tokens} patches, {item[-1]} when the checkpoint was made")
-            return item[0], item[1:-1], plan
-
-        self._packs.restore(state["packs"], revive)
+        for item, length in state["waiting"]:
+            if (plan := plans[tuple(item)]).num_tokens != length:
+                raise InputError(f"{plan.key} has {plan.num_tokens} patches, {length} when the checkpoint was made")
+        self._pool.restore(state["waiting"], lambda item: (item[0], item[1:], plans[tuple(item)]))
 
     def _cursor(self, number: int) -> Cursor:
         source = self._sources[number]
@@ -147,7 +143,7 @@ class PackReader:
         plan = self._attempt(lambda: self._plan(number, read))
         if plan is not None:
             self._noted.update(plan.notes)
-            self._packs.add((number, read.ref, plan), plan.num_tokens)
+            self._pool.add((number, read.ref, plan), plan.num_tokens)
 
     def _plan(self, number: int, read: Read) -> Plan:
         if isinstance(read.row, BadRowError):
