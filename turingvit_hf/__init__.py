@@ -26,6 +26,7 @@ from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTModel,
 )
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.processing.processing_llava import TuringViTLlavaProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.processing.video_processing_turingvit import TuringViTVideoProcessor
 
@@ -54,6 +55,9 @@ AutoProcessor.register(TuringViTDualEncoderConfig, TuringViTProcessor, exist_ok=
 
 AutoConfig.register("turingvit_reduced", TuringViTReducedConfig, exist_ok=True)
 AutoModel.register(TuringViTReducedConfig, TuringViTReducedModel, exist_ok=True)
+# Found by its name in a LLaVA's processor_config.json. The configuration that it is filed under is one that no
+# checkpoint has at its top: under LlavaConfig it would take the place of LlavaProcessor for every LLaVA.
+AutoProcessor.register(TuringViTReducedConfig, TuringViTLlavaProcessor, exist_ok=True)
 
 __all__ = [
     "TuringViTBackbone",
@@ -63,6 +67,7 @@ __all__ = [
     "TuringViTForImageClassification",
     "TuringViTForMaskedImageModeling",
     "TuringViTImageProcessor",
+    "TuringViTLlavaProcessor",
     "TuringViTModel",
     "TuringViTProcessor",
     "TuringViTReducedConfig",

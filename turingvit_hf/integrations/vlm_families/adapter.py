@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from turingvit_hf.modeling.configuration_reduced import TuringViTReducedConfig
+from turingvit_hf.modeling.modeling_reduced import TuringViTReducedModel
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 
@@ -88,8 +90,8 @@ class TowerAdapter:
         """Raises ValueError, with the reason, for what this family cannot do."""
 
     def make_tower(self, request: SwapRequest) -> PreTrainedModel:
-        """What goes to `tower_name`, with its `config` for `vision_config`; by default the tower itself."""
-        return request.tower
+        """What goes to `tower_name`, with its `config` for `vision_config`: the tower, or one with fewer tokens."""
+        return request.tower if request.token_reduction is None else reduced_tower(request)
 
     def config_changes(self, request: SwapRequest, vision_config: PreTrainedConfig) -> dict[str, Any]:
         """The fields of the VLM's configuration that change, with their new values."""
@@ -124,6 +126,18 @@ def bare_copy(tower: TuringViTModel, like: PreTrainedModel) -> TuringViTModel:
         tower.head = head
     bare.config.vision_use_head = False
     return bare.to(dtype=like.dtype, device=like.device).train(like.training)
+
+
+def reduced_tower(request: SwapRequest) -> TuringViTReducedModel:
+    """The tower inside a model that merges its tokens as `token_reduction` says; without a parameter of its own."""
+    config = TuringViTReducedConfig(
+        tower_config=request.tower.config, token_reduction=request.token_reduction, merge_size=request.merge_size
+    )
+    config.tower_config = request.tower.config  # the very object, so that both stay in step
+    with torch.device("meta"):
+        reduced = TuringViTReducedModel(config)
+    reduced.turingvit = request.tower
+    return reduced.train(request.tower.training)
 
 
 def replace_tower(vlm: PreTrainedModel, name: str, tower: nn.Module) -> None:
@@ -170,11 +184,6 @@ def rebuild_module(vlm: PreTrainedModel, name: str, build: Callable[[nn.Module],
             changed.append(f"{name}.{key}")
     setattr(vlm.get_submodule(parent), child, fresh.train(old.training))
     return changed
-
-
-def most_tokens(image_processor: TuringViTImageProcessor) -> int:
-    """Most tokens an image of native resolution has: its patches, merged."""
-    return image_processor.max_patches // image_processor.merge_size**2
 
 
 def _prefixes(name: str) -> list[str]:
