@@ -158,7 +158,9 @@ def make_arguments(recipe: StageRecipe, folder: Path) -> TrainingArguments:
     Raises:
         InputError: a value is not one of those that transformers allows.
     """
-    values: dict[str, Any] = {**DEFAULTS, "dataloader_pin_memory": torch.accelerator.is_available()}
+    has_accelerator = torch.accelerator.is_available()
+    # without use_cpu Trainer takes processes that a launcher started on CPUs for single ones
+    values: dict[str, Any] = {**DEFAULTS, "dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
     try:
         return TrainingArguments(output_dir=str(folder), **values | training_values(recipe.training))
     except (ValueError, ImportError) as error:
