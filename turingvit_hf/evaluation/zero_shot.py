@@ -2,6 +2,7 @@
 """Zero-shot classification: a class is the mean of its prompts' embeddings, an image belongs to the nearest class."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ PROMPTS_AT_ONCE = 256
 
 @torch.inference_mode()
 def class_embeddings(
-    model: nn.Module,
+    model: Any,
     class_names: Sequence[str],
     templates: Sequence[str],
     *,

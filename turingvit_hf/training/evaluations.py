@@ -97,7 +97,7 @@ class ClassificationEvaluation:
         self.templates = list(templates)
         self.ks = list(ks)
 
-    def __call__(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def __call__(self, model: Any, device: torch.device) -> dict[str, float]:
         """`{"classification_top1": ..., "classification_chance1": ..., ...}`."""
 
         def embed(pack: Pack) -> Tensor:

@@ -86,8 +86,9 @@ class TrainingFlops:
         frames, pixels = grid[:, 0].double(), grid[:, 1:].prod(-1).double()
         num_patches, num_pairs = torch.stack([(frames * pixels).sum(), (frames * pixels.square()).sum()]).tolist()
         width, head = self._config.hidden_size, self._config.head_dim
-        num_softmax = self._config.layer_types.count("full_attention")
-        num_linear = len(self._config.layer_types) - num_softmax
+        layer_types = self._config.layer_types or ()
+        num_softmax = layer_types.count("full_attention")
+        num_linear = len(layer_types) - num_softmax
         attention = 4 * width * (num_linear * num_patches * head + num_softmax * num_pairs + num_patches)
         num_tokens = pack["input_ids"].numel() if "input_ids" in pack else 0
         num_masked = int(pack["bool_masked_pos"].sum()) if "bool_masked_pos" in pack else 0

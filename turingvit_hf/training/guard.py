@@ -24,7 +24,7 @@ class StepGuard:
         self.device = device
         self.num_skipped = 0
         self.num_in_a_row = 0
-        self._loss_is_bad = False
+        self._loss_is_bad: Tensor | bool = False
 
     def see_loss(self, loss: Tensor) -> Tensor:
         """The loss of a batch, 0 in place of a value that is not finite, so that it does not spoil sums."""

@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -24,7 +25,7 @@ class StopSignals:
 
     def __init__(self):
         self.received: str | None = None
-        self._previous: dict[signal.Signals, signal.Handlers] = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
         self.received = None

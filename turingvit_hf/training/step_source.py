@@ -12,7 +12,9 @@ from turingvit_hf.training.meter import Throughput
 class StepSource(Protocol):
     """An endless source of steps that can say where it is and go on from there."""
 
-    fill: float  # share of the patches that packs had room for, so far on this rank
+    @property
+    def fill(self) -> float:
+        """The share of the patches that packs had room for, so far on this rank."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """`{"packs": [pack, ...], "kind": "image" | "video"}`, as many packs on every rank."""

@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers import PreTrainedModel
+from transformers.trainer_utils import TrainOutput
 
 from turingvit_hf.training.arguments import OptimizerRecipe
 from turingvit_hf.training.callbacks import StepCallback
@@ -25,7 +23,6 @@ from turingvit_hf.training.checkpoints import (
     find_last_checkpoint,
     remove_torn_checkpoints,
     write_json,
-    written_when_complete,
 )
 from turingvit_hf.training.ema import WeightAverage
 from turingvit_hf.training.errors import InputError
@@ -39,9 +36,10 @@ from turingvit_hf.training.run_state import RunState
 from turingvit_hf.training.sharding import allow_sharding_on_cpus, gathered, plain_name, reshard
 from turingvit_hf.training.signals import StopSignals
 from turingvit_hf.training.step_source import StepSource, WaitedFor, padding_share, skipped_rows
+from turingvit_hf.training.whole_checkpoints import WholeCheckpointsTrainer
 
 
-class TuringViTTrainer(Trainer):
+class TuringViTTrainer(WholeCheckpointsTrainer):
     """Trainer for an objective over packs.
 
     Logs, beside Trainer's: each loss under its name and `loss`, their weighted sum, as means over the steps since the
@@ -65,6 +63,9 @@ class TuringViTTrainer(Trainer):
         ValueError: one process drives several GPUs, which would slice packed pixels in the wrong places; or there is
             a step loader and no `max_steps`, or gradients are to be accumulated over its steps.
     """
+
+    model: PreTrainedModel
+    optimizer: Any  # None until it is made
 
     # a step's losses are means: batches that are accumulated are averaged
     loss_is_scaled_for_ga = False
@@ -106,7 +107,6 @@ class TuringViTTrainer(Trainer):
         self._losses = {"train": NamedLosses(), "eval": NamedLosses()}
         self._step_losses: dict[str, Tensor] = {}
         self._logged_skips: dict[str, int] = {}
-        self._staging: str | None = None
         self.add_callback(StepCallback(self))
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class TuringViTTrainer(Trainer):
         """
         checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
         if self.args.should_save:
-            remove_torn_checkpoints(self.args.output_dir)
+            remove_torn_checkpoints(str(self.args.output_dir))
         self.stopped_by = None
         with self.signals if self.args.save_strategy != "no" else nullcontext():
             return super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -155,7 +155,7 @@ class TuringViTTrainer(Trainer):
     def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> str | None:
         if wanted is None or wanted is False:
             return None
-        checkpoint = find_last_checkpoint(self.args.output_dir) if wanted is True else Path(wanted)
+        checkpoint = find_last_checkpoint(str(self.args.output_dir)) if wanted is True else Path(wanted)
         if checkpoint is None:
             raise InputError(f"{self.args.output_dir} has no complete checkpoint to resume from")
         check_checkpoint(checkpoint, self.fingerprint)
@@ -181,7 +181,7 @@ class TuringViTTrainer(Trainer):
         model.train()
         self.optimizer.train()  # of optimizers that know modes, such as schedule-free ones
         self.throughput.add(inputs.get("packs", [inputs]), self.floating_point_ops(inputs))
-        prepared = self._prepare_inputs(inputs)
+        prepared: Mapping[str, Any] = self._prepare_inputs(inputs)
         packs = prepared.get("packs", [prepared])
         if "kind" in prepared:
             packs = [{**pack, "kind": prepared["kind"]} for pack in packs]
@@ -215,7 +215,7 @@ class TuringViTTrainer(Trainer):
 
     # ---- Optimizer ----
 
-    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """Trainer's optimizer, its groups split by the learning rates of the recipe."""
         if self.optimizer is None:
             optimizer = super().create_optimizer(model)
@@ -322,38 +322,9 @@ class TuringViTTrainer(Trainer):
 
     # ---- Checkpoints ----
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return self._staging or super()._get_output_dir(trial)
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(super()._get_output_dir(trial))
-        target = folder / f"checkpoint-{self.state.global_step}"
-        with self.throughput.paused(), written_when_complete(target, is_writer=self.args.should_save) as partial:
-            self._staging = str(partial.parent)
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._staging = None
-            self._name_best_checkpoint(folder, partial, target)
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(target))
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(str(folder), self.args.save_total_limit, best, use_mtime=True)
-
-    def _name_best_checkpoint(self, folder: Path, partial: Path, target: Path) -> None:
-        """Writes the state again where Trainer would note as the best checkpoint one in the folder that vanishes."""
-        if not self.state.best_global_step:
-            return
-        best = folder / f"checkpoint-{self.state.best_global_step}"
-        if best == target or best.exists():
-            self.state.best_model_checkpoint = str(best)
-        if self.args.should_save:
-            self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._staging is None:  # not before it is complete
-            super()._push_from_checkpoint(checkpoint_folder)
+        with self.throughput.paused():
+            super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
