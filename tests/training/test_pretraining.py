@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -302,3 +304,32 @@ def test_the_command_line_lists_and_refuses(tmp_path, monkeypatch):
     assert misspelt.exit_code == 1
     assert "did you mean open_packs?" in misspelt.output
     assert "Example: turingvit pretrain" in invoke(app, ["pretrain", "--help"]).output
+
+
+def test_two_processes_under_a_launcher_are_one(tmp_path):
+    """The module under torchrun, with two packs a step: each process has one, and the losses are those of one process.
+
+    Without the random rescaling of positions, which every process draws for itself.
+    """
+    small = [override.replace("{hidden_size", "{pos_embed_rescale: null, hidden_size") for override in SMALL]
+    values = [*small, *PICTURES, *WITH_TEXT, "training.max_steps=2", "training.save_strategy=no"]
+    options = [part for value in values for part in ("--set", value)]
+    command = ["-m", "turingvit_hf.training", "--recipe", "tiny/stage2", *options, "--out"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    launched = subprocess.run(
+        [*launcher, *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    assert launched.stdout.count("2 steps") == 1
+    run_pretraining(load_recipe("tiny/stage2", values), out=tmp_path / "one")
+    for one, two in zip(history_of(tmp_path / "one"), history_of(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    environment = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert environment["runs"][0]["world_size"] == 2
+
+
+def test_a_stage_that_was_stopped_ends_with_its_own_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "run_pretraining", lambda recipe, *, out, resume: tmp_path)
+    result = CliRunner().invoke(app, ["pretrain", "--recipe", "tiny/stage1", "--out", "out"])
+    assert result.exit_code == 75
