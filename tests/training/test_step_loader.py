@@ -153,6 +153,12 @@ def test_the_seed_decides(sources, collate):
     )
 
 
+def test_data_that_were_moved_give_the_same_steps(collate, tmp_path):
+    paths = [write("webdataset", tmp_path / name) for name in ("here", "there")]
+    runs = [steps_of(StepLoader(recipe(SourceRecipe(str(path))), collate, seed=0), 4) for path in paths]
+    assert_equal(*runs)
+
+
 def test_the_global_generator_is_left_alone(sources, collate):
     torch.manual_seed(5)
     expected = torch.rand(3)

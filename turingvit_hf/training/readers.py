@@ -150,7 +150,9 @@ class PackReader:
             raise read.row
         source = self._sources[number]
         key = f"{source.recipe.path}/{read.name}"
-        return self._maker.plan(source, read.row, key=key, draw_key=f"{self._share.seed}/{number}/{key}/{read.epoch}")
+        # without the path: data that were moved give the same run
+        draw_key = f"{self._share.seed}/{number}/{read.name}/{read.epoch}"
+        return self._maker.plan(source, read.row, key=key, draw_key=draw_key)
 
     def _plan_again(self, number: int, read: Read) -> Plan:
         try:
