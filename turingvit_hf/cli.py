@@ -77,6 +77,46 @@ app.command(
 )(pretrain)
 
 
+@app.command(
+    short_help="Put a tower into an existing VLM.",
+    epilog="Example: turingvit swap --vlm llava-hf/llava-1.5-7b-hf --tower stage3/vision_tower --out my-vlm",
+)
+def swap(
+    vlm: Annotated[str, typer.Option(help="The VLM with its processor: a folder or a hub id.")],
+    tower: Annotated[str, typer.Option(help="The tower: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; refused if it is not empty.")],
+    token_reduction: Annotated[
+        str | None, typer.Option(help="mean_pool or pixel_unshuffle: one token of two by two before the projector.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels of the squares, for families that cut images into them.")
+    ] = None,
+    max_image_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an image, for families of native resolution.")
+    ] = None,
+) -> None:
+    """Put a tower in the place of a VLM's vision encoder; everything else keeps its weights."""
+    typer.echo("loading torch and transformers", err=True)
+    with log_lines(), quiet_libraries(), one_line_errors():
+        from turingvit_hf.integrations.tower_swap import swap_saved_vlm
+        from turingvit_hf.training.errors import InputError
+
+        try:
+            result = swap_saved_vlm(
+                vlm,
+                tower,
+                out,
+                token_reduction=token_reduction,
+                image_size=image_size,
+                max_image_tokens=max_image_tokens,
+            )
+        except (ValueError, OSError) as error:  # what the checks refuse, and what transformers cannot load
+            raise InputError(str(error)) from error
+        typer.echo(f"{type(result.model).__name__} in {out}; one image takes up to {result.image_tokens} tokens")
+        typer.echo(f"newly initialized, to be trained first: {', '.join(result.newly_initialized) or 'nothing'}")
+        typer.echo("next: `import turingvit_hf`, then AutoModelForImageTextToText and AutoProcessor load it")
+
+
 @app.command(short_help="Show versions, devices and backends.", epilog="Example: turingvit info")
 def info() -> None:
     """Show versions, devices, and which backend of linear attention runs on each device and why."""

@@ -5,19 +5,28 @@ Language model, embeddings and whatever else has no share in the change keep the
 the VLM stays what it was, so that what is saved loads with plain `from_pretrained` after `import turingvit_hf`.
 """
 
-import copy
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
+from turingvit_hf.integrations.swap_checks import (
+    changed_config,
+    check_context,
+    check_is_tower,
+    check_not_quantized,
+    check_processor,
+    check_round_trip,
+    check_tower,
+    check_vlm,
+)
 from turingvit_hf.integrations.vlm_families import llava
 from turingvit_hf.integrations.vlm_families.adapter import SwapRequest, TowerAdapter, bare_copy
 from turingvit_hf.integrations.vlm_families.registry import adapter_for, known_families, register_adapter
-from turingvit_hf.integrations.whole_folder import written_whole
+from turingvit_hf.integrations.whole_folder import check_free, written_whole
 from turingvit_hf.modeling.configuration_reduced import REDUCTIONS
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
@@ -136,9 +145,7 @@ def load_tower(
     path: str | os.PathLike, image_processor: TuringViTImageProcessor | None
 ) -> tuple[TuringViTModel, TuringViTImageProcessor | None]:
     """The tower in a folder or under a hub id, and the image processor beside it where none is given."""
-    config = AutoConfig.from_pretrained(path)
-    if config.model_type != "turingvit":
-        raise ValueError(f"{path} holds a {config.model_type!r}, a tower is a 'turingvit'{_tower_hint(config)}")
+    check_is_tower(path, AutoConfig.from_pretrained(path))
     tower = TuringViTModel.from_pretrained(path, vision_use_head=False)
     if image_processor is None:
         try:
@@ -151,90 +158,47 @@ def load_tower(
     return tower, image_processor
 
 
-def check_vlm(vlm: PreTrainedModel) -> None:
-    """Raises ValueError for a model whose weights cannot be replaced as they are."""
-    name = type(vlm).__name__
-    if not isinstance(vlm, PreTrainedModel):
-        raise ValueError(f"the VLM must be a PreTrainedModel of transformers, got a {name}")
-    if getattr(vlm, "_hf_peft_config_loaded", False):
-        raise ValueError(f"this {name} has adapters in it: merge or unload them first")
-    if getattr(vlm, "hf_quantizer", None) is not None or getattr(vlm.config, "quantization_config", None) is not None:
-        raise ValueError(
-            f"this {name} is quantized: load it in bfloat16 or float32, swap, save, and quantize what was saved"
-        )
-    if meta := [key for key, parameter in vlm.named_parameters() if parameter.is_meta]:
-        raise ValueError(
-            f"{len(meta)} parameters of this {name} are on the meta device, {meta[0]} for one, and have no values: "
-            "load it with from_pretrained, without offloading"
-        )
-    devices = {str(device) for device in (getattr(vlm, "hf_device_map", None) or {}).values()}
-    if len(devices) > 1:
-        raise ValueError(
-            f"this {name} is spread over {sorted(devices)}: load it on one device, swap, and spread later"
-        )
+def swap_saved_vlm(
+    vlm: str | os.PathLike,
+    tower: str | os.PathLike,
+    directory: str | os.PathLike,
+    *,
+    token_reduction: str | None = None,
+    image_size: int | None = None,
+    max_image_tokens: int | None = None,
+) -> SwapResult:
+    """`swap_vision_tower` from folders or hub ids to a folder, in the precision that the VLM was saved in.
+
+    What the files alone can tell, such as a family without an adapter, a quantized VLM or a folder that is not free,
+    is refused before any weight is read.
+
+    Args:
+        vlm: Folder or hub id of the VLM with its processor.
+        tower: Folder or hub id of the tower.
+        directory: The folder to make.
+        token_reduction: See `swap_vision_tower`, as for the other options.
+        image_size: See there.
+        max_image_tokens: See there.
+
+    Raises:
+        ValueError: See `swap_vision_tower`; also where `directory` holds something.
+        OSError: A folder or hub id has no model or no processor.
+    """
+    check_free(directory)
+    config = AutoConfig.from_pretrained(vlm)
+    adapter_for(config)
+    check_not_quantized(config)
+    check_is_tower(tower, AutoConfig.from_pretrained(tower))
+    result = swap_vision_tower(
+        AutoModelForImageTextToText.from_pretrained(vlm, dtype="auto"),
+        tower,
+        processor=AutoProcessor.from_pretrained(vlm),
+        token_reduction=token_reduction,
+        image_size=image_size,
+        max_image_tokens=max_image_tokens,
+    )
+    result.save(directory)
+    return result
 
 
-def check_tower(tower: TuringViTModel, image_processor: TuringViTImageProcessor) -> None:
-    """Raises ValueError unless this is a tower with values, and an image processor that cuts its patches."""
-    if type(tower) is not TuringViTModel:
-        raise ValueError(
-            f"the tower must be a TuringViTModel itself or a path, got a {type(tower).__name__}; of a model that "
-            "wraps one, give its `turingvit`"
-        )
-    if any(parameter.is_meta for parameter in tower.parameters()):
-        raise ValueError("the tower is on the meta device and has no values: load it with from_pretrained")
-    if not isinstance(image_processor, TuringViTImageProcessor):
-        raise ValueError(f"image_processor must be a TuringViTImageProcessor, got a {type(image_processor).__name__}")
-    if image_processor.patch_size != tower.config.patch_size:
-        raise ValueError(
-            f"the image processor cuts patches of {image_processor.patch_size} pixels, the tower takes "
-            f"{tower.config.patch_size}: images would have more or fewer tokens than features"
-        )
-
-
-def check_processor(config: PreTrainedConfig, processor: ProcessorMixin) -> None:
-    """Raises ValueError unless the processor has a tokenizer whose image token is the VLM's."""
-    if not isinstance(processor, ProcessorMixin) or getattr(processor, "tokenizer", None) is None:
-        raise ValueError(f"processor must be the VLM's own, with its tokenizer, got a {type(processor).__name__}")
-    ours, theirs = getattr(config, "image_token_id", None), getattr(processor, "image_token_id", None)
-    if ours is not None and theirs is not None and ours != theirs:
-        raise ValueError(
-            f"the processor's image token has the id {theirs}, the VLM's is {ours}: its features would find no place. "
-            "Is this the processor of another VLM?"
-        )
-
-
-def check_context(image_tokens: int, context_length: int | None) -> None:
-    """Raises ValueError where the largest image alone leaves no room for a text."""
-    if context_length is not None and image_tokens >= context_length:
-        raise ValueError(
-            f"one image takes up to {image_tokens} tokens, the language model has {context_length} positions: choose "
-            "a smaller max_image_tokens (native resolution) or image_size (fixed squares), or a token_reduction"
-        )
-
-
-def changed_config(config: PreTrainedConfig, changes: dict) -> PreTrainedConfig:
-    """A copy of a configuration with these fields replaced."""
-    changed = copy.deepcopy(config)
-    for name, value in changes.items():
-        setattr(changed, name, value)
-    return changed
-
-
-def check_round_trip(config: PreTrainedConfig, tower: PreTrainedModel) -> None:
-    """Raises ValueError if a saved configuration would come back with another tower's."""
-    reloaded = type(config).from_dict(config.to_dict())
-    if type(reloaded.vision_config) is not type(tower.config):
-        raise ValueError(
-            f"a saved {type(config).__name__} comes back with {type(reloaded.vision_config).__name__} in place of "
-            f"{type(tower.config).__name__}: this family cannot keep a TuringViT"
-        )
-
-
-def _tower_hint(config: PreTrainedConfig) -> str:
-    if config.model_type == "turingvit_dual_encoder":
-        return ": a training stage has it in its folder vision_tower"
-    return ""
-
-
-__all__ = ["SwapResult", "TowerAdapter", "known_families", "register_adapter", "swap_vision_tower"]
+__all__ = ["SwapResult", "TowerAdapter", "known_families", "register_adapter", "swap_saved_vlm", "swap_vision_tower"]
