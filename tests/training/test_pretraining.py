@@ -333,3 +333,30 @@ def test_a_stage_that_was_stopped_ends_with_its_own_exit_code(tmp_path, monkeypa
     monkeypatch.setattr(pretraining, "run_pretraining", lambda recipe, *, out, resume: tmp_path)
     result = CliRunner().invoke(app, ["pretrain", "--recipe", "tiny/stage1", "--out", "out"])
     assert result.exit_code == 75
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_the_large_recipes_run_when_they_are_shrunk(clips, number, tmp_path):
+    """With all that they set beside sizes: bf16, activation checkpointing, schedule, layer decay, loader workers."""
+    text = ["text={encoder: small, projection_dim: 16}"] if number > 1 else ["teacher={model: hog}"]
+    sources = [f"data.sources=[{{path: shapes}}, {{path: {clips}, kind: video}}]", "data.max_bad_share=0.5"]
+    resolution = "data.resolution={mode: fixed, size: 64, crop_scale: [0.2, 1.0], flip: 0.5}"
+    if number > 1:
+        resolution = "data.resolution={mode: bounded, min_side: 32, max_side: 64}"
+    values = [
+        SMALL[0],
+        *text,
+        *(sources if number == 4 else PICTURES),
+        resolution,
+        "data.tokens_per_pack=128",
+        "data.packs_per_step=2",
+        "data.num_workers=2",
+        "training.max_steps=2",
+        "training.warmup_steps=1",
+        "training.save_strategy=no",
+        "training.logging_steps=1",
+    ]
+    folder = run_pretraining(load_recipe(f"18l/stage{number}", values), out=tmp_path / "out")
+    losses = [logs["loss"] for logs in report_of(folder)["history"] if "loss" in logs]
+    assert len(losses) == 2
+    assert all(np.isfinite(losses))
