@@ -14,11 +14,11 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessorPil,
+    LlavaNextImageProcessor,
     LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     LlavaProcessor,
@@ -136,7 +136,7 @@ def make_llava_next() -> tuple[PreTrainedModel, ProcessorMixin]:
     config = LlavaNextConfig(
         vision_config=clip_config(), text_config=text_config(), image_token_index=IMAGE, image_grid_pinpoints=pinpoints
     )
-    image_processor = LlavaNextImageProcessorPil(
+    image_processor = LlavaNextImageProcessor(
         size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, image_grid_pinpoints=pinpoints
     )
     processor = LlavaNextProcessor(
@@ -171,7 +171,7 @@ def make_llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     size = {"height": 16, "width": 16}
     processor = LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessorPil(size=size, image_grid_pinpoints=pinpoints),
+        image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
         tokenizer=tiny_tokenizer(),
         video_processor=LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,

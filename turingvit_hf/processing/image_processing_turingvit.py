@@ -187,12 +187,17 @@ class TuringViTImageProcessor(PilBackend):
         `images_kwargs` overrides the processor's options as in a call. A drawn longer side (`seed`) is not applied: it
         depends on the image's place in its batch.
         """
+        rows, columns = self.get_grid(height, width, images_kwargs)
+        return rows * columns
+
+    def get_grid(self, height: int, width: int, images_kwargs: dict | None = None) -> tuple[int, int]:
+        """Return the rows and columns of patches of that image; arguments as in `get_number_of_image_patches`."""
         options = {name: getattr(self, name) for name in self._valid_kwargs_names}
         options = self._standardize_kwargs(**(options | self._without_foreign_size(images_kwargs or {})))
         self._validate_preprocess_kwargs(**options)
         if options["do_resize"]:
             height, width = resized_size((height, width), options)
-        return (height // options["patch_size"]) * (width // options["patch_size"])
+        return height // options["patch_size"], width // options["patch_size"]
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Return the same nesting with paths, URLs and base64 strings opened in their own mode, not yet in RGB."""

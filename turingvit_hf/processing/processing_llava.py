@@ -1,16 +1,18 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The processor of a LLaVA around a TuringViT: as many image tokens as there are features, image by image."""
 
+import math
 from typing import Any
 
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.processing.pixels import flatten_images, resize_pixels
 
 
 class TuringViTLlavaProcessor(ProcessorMixin):
-    """Prepares texts and images of any sizes for `LlavaForConditionalGeneration` with a TuringViT in it.
+    """Prepares texts and images of any sizes for LLaVA, Pixtral and Mistral3 with a TuringViT in them.
 
     LLaVA's own processor counts the tokens of an image by the padded batch, and so cannot take images of unlike sizes
     together; this one counts by each image's own size.
@@ -19,16 +21,20 @@ class TuringViTLlavaProcessor(ProcessorMixin):
     gives `input_ids`, `attention_mask`, `pixel_values` (B, C, Hmax, Wmax) and `image_sizes` (B, 2).
 
     Args:
-        image_processor: A `TuringViTImageProcessor` with `return_image_sizes=True`, whose `merge_size` is that of the
-            token reduction, 1 if there is none.
+        image_processor: A `TuringViTImageProcessor` with `return_image_sizes=True`, whose `merge_size` is how many
+            patches to a side end in one token, 1 if nothing merges them.
         tokenizer: That of the language model; it has the image token.
         chat_template: A Jinja template, in place of the tokenizer's.
         image_token: What stands for an image in a text.
+        image_break_token: What ends a row of image tokens, as in Pixtral; None: rows end with nothing.
+        image_end_token: What ends the last row, where `image_break_token` is given.
+        min_tokens: Fewest tokens of an image; a smaller one is enlarged to a square of at least so many. Mistral3
+            cannot take a batch of a single token.
         context_length: Most tokens the language model takes; longer texts are refused before the model sees them.
             None refuses nothing.
 
     Raises:
-        ValueError: The image processor gives no sizes, or the tokenizer does not know the image token.
+        ValueError: The image processor gives no sizes, or the tokenizer does not know a token.
     """
 
     def __init__(
@@ -37,16 +43,23 @@ class TuringViTLlavaProcessor(ProcessorMixin):
         tokenizer: Any = None,
         chat_template: str | dict | None = None,
         image_token: str = "<image>",
+        image_break_token: str | None = None,
+        image_end_token: str | None = None,
+        min_tokens: int = 1,
         context_length: int | None = None,
         **kwargs: Any,
     ):
         if not isinstance(image_processor, TuringViTImageProcessor) or not image_processor.return_image_sizes:
             raise ValueError("image_processor must be a TuringViTImageProcessor with return_image_sizes=True")
-        token_id = tokenizer.convert_tokens_to_ids(image_token)
-        if token_id is None or token_id == tokenizer.unk_token_id:
-            raise ValueError(f"the tokenizer does not know image_token={image_token!r}")
+        if (image_break_token is None) != (image_end_token is None):
+            raise ValueError(f"give both or none of {image_break_token=} and {image_end_token=}")
+        names = [name for name in (image_token, image_break_token, image_end_token) if name is not None]
+        self.image_token_ids = [_token_id(tokenizer, name) for name in names]
+        self.image_token_id = self.image_token_ids[0]
         self.image_token = image_token
-        self.image_token_id = token_id
+        self.image_break_token = image_break_token
+        self.image_end_token = image_end_token
+        self.min_tokens = min_tokens
         self.context_length = context_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
@@ -73,21 +86,52 @@ class TuringViTLlavaProcessor(ProcessorMixin):
         return inputs
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """Return the image token as often as this image has features."""
-        height, width = (int(side) for side in image_inputs["image_sizes"][image_idx])
-        return self.image_token * ((height // self.patch_size) * (width // self.patch_size))
+        """Return the image token as often as this image has features, with what ends its rows."""
+        rows, columns = (int(side) // self.patch_size for side in image_inputs["image_sizes"][image_idx])
+        if self.image_break_token is None:
+            return self.image_token * (rows * columns)
+        row = self.image_token * columns
+        return (row + self.image_break_token) * (rows - 1) + row + self.image_end_token
+
+    def _process_images(self, images: Any, **kwargs: Any):
+        images = flatten_images(images)
+        if self.min_tokens > 1 and kwargs.get("do_resize", self.image_processor.do_resize):
+            images = [self._enlarged(image, kwargs) for image in images]
+        return super()._process_images(images, **kwargs)
+
+    def _enlarged(self, image: Any, options: dict) -> Any:
+        """The image, or a square of `min_tokens` of it where it would have fewer."""
+        pixels = self.image_processor.process_image(image, do_convert_rgb=self.image_processor.do_convert_rgb)
+        size = self._grid(*pixels.shape[1:], options)
+        side = self._smallest_side
+        if size[0] * size[1] >= self.min_tokens:
+            return image
+        return resize_pixels(pixels, (side * self.patch_size,) * 2, self.image_processor.resample)
+
+    @property
+    def _smallest_side(self) -> int:
+        return math.isqrt(self.min_tokens - 1) + 1
+
+    def _grid(self, height: int, width: int, options: dict) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of so many pixels, before one that is too small is enlarged."""
+        names = self.image_processor._valid_kwargs_names
+        options = {name: value for name, value in options.items() if name in names}
+        rows, columns = self.image_processor.get_grid(height, width, options)
+        merge_size = self.image_processor.merge_size
+        return rows // merge_size, columns // merge_size
 
     def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
         """Return how many tokens images of these (height, width) take, without touching a pixel."""
         if image_sizes is None:
             return MultiModalData()
         options = self._merge_kwargs(**kwargs)["images_kwargs"]
-        options = {name: value for name, value in options.items() if name in self.image_processor._valid_kwargs_names}
-        merged = self.image_processor.merge_size**2
-        tokens = [
-            self.image_processor.get_number_of_image_patches(height, width, options) // merged
-            for height, width in image_sizes
-        ]
+        tokens = []
+        for height, width in image_sizes:
+            rows, columns = self._grid(height, width, options)
+            if rows * columns < self.min_tokens:
+                rows = columns = self._smallest_side
+            # a row is ended by a break, the last one by the end of the image
+            tokens.append(rows * (columns + (self.image_break_token is not None)))
         return MultiModalData(num_image_tokens=tokens, num_image_patches=[1] * len(tokens))
 
     def _check_length(self, inputs: BatchFeature) -> None:
@@ -99,6 +143,13 @@ class TuringViTLlavaProcessor(ProcessorMixin):
                     f"language model takes {self.context_length}. Give fewer or smaller images: the image processor's "
                     f"max_patches, now {self.image_processor.max_patches}, bounds each"
                 )
+
+
+def _token_id(tokenizer: Any, token: str) -> int:
+    index = tokenizer.convert_tokens_to_ids(token)
+    if index is None or index == tokenizer.unk_token_id:
+        raise ValueError(f"the tokenizer does not know the token {token!r}")
+    return index
 
 
 __all__ = ["TuringViTLlavaProcessor"]

@@ -2,32 +2,38 @@
 """How images reach the tower: in their own resolution, or cut into squares of one side."""
 
 import copy
+import math
 from typing import Any
 
 from turingvit_hf.integrations.vlm_families.adapter import SwapRequest
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 
 
-def native_image_processor(request: SwapRequest, *, merge_size: int, share: int = 2) -> TuringViTImageProcessor:
+def native_image_processor(
+    request: SwapRequest, *, merge_size: int, fewest: int = 1, share: int = 2
+) -> TuringViTImageProcessor:
     """The tower's image processor for a VLM of native resolution: sizes told, sides and limit in merged patches.
 
     Args:
         request: What was asked for; without `max_image_tokens` an image gets what the tower's image processor allows,
             and at most one `share`-th of the language model's context.
         merge_size: How many patches to a side end in one token of the VLM.
+        fewest: Tokens that the smallest image has.
         share: See `request`.
 
     Raises:
-        ValueError: `max_image_tokens` is below 1 or more than the tower's image processor allows.
+        ValueError: `max_image_tokens` is fewer than a square of `fewest` needs, or more than the tower's image processor
+            allows.
     """
     allowed = request.image_processor.max_patches // merge_size**2
     wanted = request.max_image_tokens
     if wanted is None:
         context = request.context_length
         wanted = allowed if context is None else min(allowed, context // share)
-    if not 1 <= wanted <= allowed:
+    least = (math.isqrt(fewest - 1) + 1) ** 2
+    if not least <= wanted <= allowed:
         raise ValueError(
-            f"max_image_tokens={wanted} must be from 1 to {allowed}, the image processor's max_patches="
+            f"max_image_tokens={wanted} must be from {least} to {allowed}, the image processor's max_patches="
             f"{request.image_processor.max_patches} in blocks of {merge_size} x {merge_size}"
         )
     image_processor = copy.deepcopy(request.image_processor)
@@ -40,13 +46,15 @@ def native_image_processor(request: SwapRequest, *, merge_size: int, share: int 
     return image_processor
 
 
-def most_native_tokens(image_processor: TuringViTImageProcessor, unit: int, max_tokens: int) -> int:
-    """Most tokens of `unit` by `unit` pixels that an image has after this image processor."""
+def most_native_tokens(image_processor: TuringViTImageProcessor) -> int:
+    """Most merged patches that an image has after this image processor."""
+    unit = image_processor.patch_size * image_processor.merge_size
     if image_processor.resolution == "fixed":
         return (image_processor.size["height"] // unit) * (image_processor.size["width"] // unit)
+    limit = image_processor.max_patches // image_processor.merge_size**2
     if image_processor.resolution == "bounded":
-        return min(max_tokens, (image_processor.max_side // unit) ** 2)
-    return max_tokens
+        return min(limit, (image_processor.max_side // unit) ** 2)
+    return limit
 
 
 def square_side(request: SwapRequest) -> int:

@@ -33,6 +33,7 @@ class LlavaAdapter(TowerAdapter):
 
     model_types = ("llava",)
     processors: tuple[type, ...] = (LlavaProcessor, TuringViTLlavaProcessor, PixtralProcessor)
+    min_tokens = 1
 
     def check(self, request: SwapRequest) -> None:
         """Raises ValueError for a processor of another family, and for an option that has no meaning here."""
@@ -53,40 +54,51 @@ class LlavaAdapter(TowerAdapter):
         }
 
     def make_processor(self, request: SwapRequest, config: PreTrainedConfig) -> ProcessorMixin:
-        """Pixtral's own processor where the VLM has it, else one that counts tokens image by image."""
-        if isinstance(request.processor, PixtralProcessor):
-            return pixtral_processor(request, spatial_merge_size=1)
+        """One that counts tokens image by image, with the tokens that end rows where the VLM has them."""
+        old = request.processor
+        image_break_token = getattr(old, "image_break_token", None)
         return TuringViTLlavaProcessor(
-            native_image_processor(request, merge_size=request.merge_size),
-            request.processor.tokenizer,
-            chat_template=request.processor.chat_template,
-            image_token=request.processor.image_token,
+            native_image_processor(
+                request,
+                merge_size=request.merge_size * self.projector_merge_size(config),
+                fewest=self.min_tokens,
+                # in the worst case, a column of tokens, there are as many ends of rows as tokens
+                share=2 if image_break_token is None else 4,
+            ),
+            old.tokenizer,
+            chat_template=old.chat_template,
+            image_token=old.image_token,
+            image_break_token=image_break_token,
+            image_end_token=getattr(old, "image_end_token", None),
+            min_tokens=self.min_tokens,
             context_length=request.context_length,
         )
 
+    def projector_merge_size(self, config: PreTrainedConfig) -> int:
+        """How many of the tower's tokens to a side the projector merges."""
+        return 1
+
     def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
-        """The patches of the largest image, merged."""
-        if isinstance(processor, PixtralProcessor):
-            return most_pixtral_tokens(processor)
-        image_processor = processor.image_processor
-        return most_native_tokens(
-            image_processor, processor.patch_size, image_processor.max_patches // image_processor.merge_size**2
-        )
+        """The merged patches of the largest image, and as many ends of rows if it is a column of them."""
+        features = most_native_tokens(processor.image_processor)
+        return features if processor.image_break_token is None else 2 * features
 
 
 class Mistral3Adapter(LlavaAdapter):
     """Mistral3: native resolution, and a projector that merges two by two tokens with a matrix of its own."""
 
     model_types = ("mistral3",)
-    processors = (PixtralProcessor,)
+    processors = (PixtralProcessor, TuringViTLlavaProcessor)
+    # transformers 5.23 squeezes a batch of one token away: Mistral3Model.get_image_features
+    min_tokens = 2
 
     def config_changes(self, request: SwapRequest, vision_config: PreTrainedConfig) -> dict[str, Any]:
         """The last layer."""
         return {"vision_config": vision_config, "vision_feature_layer": -1}
 
-    def make_processor(self, request: SwapRequest, config: PreTrainedConfig) -> ProcessorMixin:
-        """Pixtral's processor, which knows of the merging."""
-        return pixtral_processor(request, spatial_merge_size=config.spatial_merge_size)
+    def projector_merge_size(self, config: PreTrainedConfig) -> int:
+        """Its `spatial_merge_size`."""
+        return config.spatial_merge_size
 
 
 class SquaresAdapter(TowerAdapter):
@@ -201,35 +213,6 @@ def check_processor_class(request: SwapRequest, processors: tuple[type, ...]) ->
             f"a {type(request.config).__name__} goes with {' or '.join(kind.__name__ for kind in processors)}, got a "
             f"{type(request.processor).__name__}"
         )
-
-
-def pixtral_processor(request: SwapRequest, *, spatial_merge_size: int) -> PixtralProcessor:
-    """Pixtral's own processor with the tower's images, rows of tokens ended by its break token.
-
-    It tells the image processor one patch size, that of a merged patch, and so the limit is counted in these.
-    """
-    old, merge_size = request.processor, request.merge_size * spatial_merge_size
-    # a column of n tokens has n breaks: twice as many as features in the worst case
-    image_processor = native_image_processor(request, merge_size=merge_size, share=4)
-    image_processor.max_patches //= merge_size**2
-    image_processor.merge_size = 1
-    return type(old)(
-        image_processor=image_processor,
-        tokenizer=old.tokenizer,
-        patch_size=request.unit,
-        spatial_merge_size=spatial_merge_size,
-        chat_template=old.chat_template,
-        image_token=old.image_token,
-        image_break_token=old.image_break_token,
-        image_end_token=old.image_end_token,
-    )
-
-
-def most_pixtral_tokens(processor: PixtralProcessor) -> int:
-    """Features and breaks of the worst image, one column of tokens."""
-    unit = processor.patch_size * processor.spatial_merge_size
-    image_processor = processor.image_processor
-    return 2 * most_native_tokens(image_processor, unit, image_processor.max_patches)
 
 
 ADAPTERS = (LlavaAdapter(), Mistral3Adapter(), LlavaNextAdapter(), LlavaOnevisionAdapter())
