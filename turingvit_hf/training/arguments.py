@@ -55,7 +55,7 @@ class ResolutionRecipe:
 class SourceRecipe:
     """One source of rows: where it is, what its columns mean, and how often it is drawn.
 
-    Args:
+    Attributes:
         path: hub id, folder, file, glob of files, `hf://` or `s3://` address, or `"shapes"` (rendered on the fly).
         kind: `"image"` or `"video"`.
         format: `"auto"` tells by the path; else `"hub"`, `"folder"`, `"parquet"`, `"webdataset"`, `"jsonl"` or
@@ -89,7 +89,7 @@ class DataRecipe:
     A step trains on `packs_per_step` packs of at most `tokens_per_pack` patches each, over all ranks together. What a
     step holds depends on the seed and on this section, not on the number of processes or of loader workers.
 
-    Args:
+    Attributes:
         sources: where rows come from; drawn by weight within their kind.
         resolution: sizes of images.
         tokens_per_pack: budget of a pack in patches.
@@ -124,7 +124,7 @@ class DataRecipe:
 class TextRecipe:
     """The text encoder of stages with captions.
 
-    Args:
+    Attributes:
         encoder: name or folder of a transformers text encoder, or `"small"`: a small one with random weights and a
             tokenizer trained on the sources' captions.
         pooling: as in `TuringViTDualEncoderConfig`.
@@ -151,7 +151,7 @@ class TextRecipe:
 class TeacherRecipe:
     """The teacher of masked feature distillation.
 
-    Args:
+    Attributes:
         model: name or folder of a transformers vision model, `"timm/NAME"`, or `"hog"`: histograms of gradients, which
             need no weights.
         size: side of its square input in pixels; None: what the model was made for.
@@ -170,7 +170,7 @@ class TeacherRecipe:
 class ObjectiveRecipe:
     """Weights of the losses; those that a stage does not have are not read.
 
-    Args:
+    Attributes:
         mask_ratio: share of the patches that are masked, exactly, in every image.
         siglip: weight of the sigmoid loss of images and captions.
         superclass: weight of the classification loss over subwords; 0 leaves out its head.
@@ -189,7 +189,7 @@ class ObjectiveRecipe:
 class OptimizerRecipe:
     """Learning rates of the parts and what keeps training stable. Rates are relative to TrainingArguments'.
 
-    Args:
+    Attributes:
         tower: factor on the tower's learning rate.
         text: factor on the text encoder's.
         heads: factor on everything else: projections, heads, scale and bias.
@@ -212,7 +212,7 @@ class OptimizerRecipe:
 class EvaluationRecipe:
     """What is measured while training, every `eval_steps` of TrainingArguments, and at the end.
 
-    Args:
+    Attributes:
         retrieval: source of held-out images and captions, or None. Stage `mim` measures its loss on the images.
         video_retrieval: source of held-out clips and captions, or None.
         classification: source whose caption column is a class name, or None.
@@ -234,7 +234,7 @@ class EvaluationRecipe:
 class StageRecipe:
     """One stage of pretraining: everything that decides its result.
 
-    Args:
+    Attributes:
         stage: `"mim"` (1), `"image_text"` (2 and 3) or `"image_video"` (4).
         name: what the stage is called in its folder; empty: the name of its recipe.
         model: values of `TuringViTConfig`; where `init_from` is given they must agree with what is there.
