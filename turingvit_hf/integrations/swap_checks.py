@@ -6,6 +6,7 @@ import os
 
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 
@@ -48,8 +49,8 @@ def check_is_tower(path: str | os.PathLike, config: PreTrainedConfig) -> None:
     raise ValueError(f"{path} holds a {config.model_type!r}, a tower is a 'turingvit'{hint}")
 
 
-def check_tower(tower: TuringViTModel, image_processor: TuringViTImageProcessor) -> None:
-    """Raises ValueError unless this is a tower with values, and an image processor that cuts its patches."""
+def check_tower(tower: TuringViTModel) -> None:
+    """Raises ValueError unless this is a tower with values."""
     if type(tower) is not TuringViTModel:
         raise ValueError(
             f"the tower must be a TuringViTModel itself or a path, got a {type(tower).__name__}; of a model that "
@@ -57,12 +58,16 @@ def check_tower(tower: TuringViTModel, image_processor: TuringViTImageProcessor)
         )
     if any(parameter.is_meta for parameter in tower.parameters()):
         raise ValueError("the tower is on the meta device and has no values: load it with from_pretrained")
+
+
+def check_image_processor(image_processor: TuringViTImageProcessor, config: TuringViTConfig) -> None:
+    """Raises ValueError unless this is an image processor that cuts the tower's patches."""
     if not isinstance(image_processor, TuringViTImageProcessor):
         raise ValueError(f"image_processor must be a TuringViTImageProcessor, got a {type(image_processor).__name__}")
-    if image_processor.patch_size != tower.config.patch_size:
+    if image_processor.patch_size != config.patch_size:
         raise ValueError(
             f"the image processor cuts patches of {image_processor.patch_size} pixels, the tower takes "
-            f"{tower.config.patch_size}: images would have more or fewer tokens than features"
+            f"{config.patch_size}: images would have more or fewer tokens than features"
         )
 
 

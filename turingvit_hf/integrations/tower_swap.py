@@ -16,6 +16,7 @@ from transformers.utils import logging
 from turingvit_hf.integrations.swap_checks import (
     changed_config,
     check_context,
+    check_image_processor,
     check_is_tower,
     check_not_quantized,
     check_processor,
@@ -23,7 +24,7 @@ from turingvit_hf.integrations.swap_checks import (
     check_tower,
     check_vlm,
 )
-from turingvit_hf.integrations.vlm_families import llava
+from turingvit_hf.integrations.vlm_families import llava, qwen
 from turingvit_hf.integrations.vlm_families.adapter import SwapRequest, TowerAdapter, bare_copy
 from turingvit_hf.integrations.vlm_families.registry import adapter_for, known_families, register_adapter
 from turingvit_hf.integrations.whole_folder import check_free, written_whole
@@ -37,7 +38,7 @@ logger = logging.get_logger(__name__)
 # Beside a saved VLM: what its optimizer should know.
 REPORT = "turingvit_swap.json"
 
-for _adapter in (*llava.ADAPTERS,):
+for _adapter in (*llava.ADAPTERS, *qwen.ADAPTERS):
     register_adapter(_adapter)
 
 
@@ -116,10 +117,11 @@ def swap_vision_tower(
     if token_reduction is not None and token_reduction not in REDUCTIONS:
         raise ValueError(f"{token_reduction=}, allowed are None and {REDUCTIONS}")
     check_processor(vlm.config, processor)
-    if not isinstance(tower, TuringViTModel):
+    if isinstance(tower, str | os.PathLike):
         tower, image_processor = load_tower(tower, image_processor)
+    check_tower(tower)
     image_processor = image_processor or TuringViTImageProcessor(patch_size=tower.config.patch_size)
-    check_tower(tower, image_processor)
+    check_image_processor(image_processor, tower.config)
     request = SwapRequest(
         vlm=vlm,
         processor=processor,

@@ -4,6 +4,7 @@
 import math
 from typing import Any
 
+import numpy as np
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
@@ -135,13 +136,16 @@ class TuringViTLlavaProcessor(ProcessorMixin):
         return MultiModalData(num_image_tokens=tokens, num_image_patches=[1] * len(tokens))
 
     def _check_length(self, inputs: BatchFeature) -> None:
-        for index, ids in enumerate(inputs["input_ids"]):
-            ids = ids.tolist() if hasattr(ids, "tolist") else ids
-            if len(ids) > self.context_length:
+        # padding is not text
+        masks = inputs.get("attention_mask", [[1] * len(ids) for ids in inputs["input_ids"]])
+        for index, (ids, mask) in enumerate(zip(inputs["input_ids"], masks, strict=True)):
+            num_tokens = int(np.sum(np.asarray(mask)))
+            if num_tokens > self.context_length:
+                num_image_tokens = int(np.sum(np.asarray(ids) == self.image_token_id))
                 raise ValueError(
-                    f"text {index} has {len(ids)} tokens, {ids.count(self.image_token_id)} of them for images; the "
-                    f"language model takes {self.context_length}. Give fewer or smaller images: the image processor's "
-                    f"max_patches, now {self.image_processor.max_patches}, bounds each"
+                    f"text {index} has {num_tokens} tokens, {num_image_tokens} of them for images; the language model "
+                    f"takes {self.context_length}. Give fewer or smaller images: the image processor's max_patches, "
+                    f"now {self.image_processor.max_patches}, bounds each"
                 )
 
 

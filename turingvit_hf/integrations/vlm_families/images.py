@@ -22,7 +22,7 @@ def native_image_processor(
         share: See `request`.
 
     Raises:
-        ValueError: `max_image_tokens` is fewer than a square of `fewest` needs, or more than the tower's image processor
+        ValueError: `max_image_tokens` is fewer than a square of `fewest` needs, or more than the image processor
             allows.
     """
     allowed = request.image_processor.max_patches // merge_size**2
