@@ -11,20 +11,26 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoVideoProcessor,
+    Qwen2_5_VLConfig,
+    Qwen3VLConfig,
 )
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
+from turingvit_hf.modeling.configuration_qwen_vision import TuringViTQwenVisionConfig
 from turingvit_hf.modeling.configuration_reduced import TuringViTReducedConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
+from turingvit_hf.modeling.modeling_qwen_vision import TuringViTQwenVisionModel
 from turingvit_hf.modeling.modeling_reduced import TuringViTReducedModel
 from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTBackbone,
     TuringViTForImageClassification,
     TuringViTModel,
 )
+from turingvit_hf.modeling.vlm_hooks import build_own_models, read_own_configs
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_llava import TuringViTLlavaProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
@@ -59,6 +65,12 @@ AutoModel.register(TuringViTReducedConfig, TuringViTReducedModel, exist_ok=True)
 # checkpoint has at its top: under LlavaConfig it would take the place of LlavaProcessor for every LLaVA.
 AutoProcessor.register(TuringViTReducedConfig, TuringViTLlavaProcessor, exist_ok=True)
 
+AutoConfig.register("turingvit_qwen_vision", TuringViTQwenVisionConfig, exist_ok=True)
+AutoModel.register(TuringViTQwenVisionConfig, TuringViTQwenVisionModel, exist_ok=True)
+for _vlm_config in (Qwen2_5_VLConfig, Qwen3VLConfig):
+    read_own_configs(_vlm_config, TuringViTQwenVisionConfig)
+build_own_models(Qwen2_5_VisionTransformerPretrainedModel, TuringViTQwenVisionConfig)
+
 __all__ = [
     "TuringViTBackbone",
     "TuringViTConfig",
@@ -70,6 +82,8 @@ __all__ = [
     "TuringViTLlavaProcessor",
     "TuringViTModel",
     "TuringViTProcessor",
+    "TuringViTQwenVisionConfig",
+    "TuringViTQwenVisionModel",
     "TuringViTReducedConfig",
     "TuringViTReducedModel",
     "TuringViTVideoProcessor",

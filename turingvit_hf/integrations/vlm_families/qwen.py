@@ -6,6 +6,7 @@ its weights whose shape does not follow from the width of the tower. Qwen puts t
 sees one at a time: a video is sampled at half the rate, and so has as many tokens, as far apart in time, as before.
 """
 
+import copy
 from math import isqrt
 from typing import Any
 
@@ -27,7 +28,7 @@ from turingvit_hf.modeling.modeling_qwen_vision import (
 MOST_ELONGATED = 200
 
 
-class Qwen2_5_VLAdapter(TowerAdapter):
+class Qwen25VLAdapter(TowerAdapter):
     """Qwen2.5-VL."""
 
     model_types = ("qwen2_5_vl",)
@@ -38,11 +39,6 @@ class Qwen2_5_VLAdapter(TowerAdapter):
     def check(self, request: SwapRequest) -> None:
         """Raises ValueError for a processor of another family, and for options that have no meaning here."""
         check_processor_class(request, (self.processor_class,))
-        if not isinstance(request.config.vision_config, self._vision_config_class(request)):
-            raise ValueError(
-                f"this {type(request.config).__name__} has a {type(request.config.vision_config).__name__} in it "
-                "already; take the VLM as it came from its makers"
-            )
         if request.token_reduction is not None:
             raise ValueError(
                 f"token_reduction={request.token_reduction!r}: the merger of a Qwen makes one token of "
@@ -133,10 +129,9 @@ class Qwen2_5_VLAdapter(TowerAdapter):
             ValueError: `max_image_tokens` is below 1 or more than the tower's image processor allows.
         """
         merge_size = request.config.vision_config.spatial_merge_size
-        unit = request.tower.config.patch_size * merge_size
-        allowed = most_native_tokens(
-            request.image_processor, unit, request.image_processor.max_patches // merge_size**2
-        )
+        merged = copy.deepcopy(request.image_processor)
+        merged.merge_size = merge_size
+        allowed = most_native_tokens(merged)
         wanted = request.max_image_tokens
         if wanted is None:
             limits = [_tokens(request.processor.image_processor)[1], allowed]
@@ -155,11 +150,8 @@ class Qwen2_5_VLAdapter(TowerAdapter):
         fewest, most = _tokens(video_processor)
         return {"size": {"shortest_edge": fewest * unit**2, "longest_edge": most * unit**2}}
 
-    def _vision_config_class(self, request: SwapRequest) -> type[PreTrainedConfig]:
-        return type(request.config).sub_configs_defaults["vision_config"].config_class
 
-
-class Qwen3VLAdapter(Qwen2_5_VLAdapter):
+class Qwen3VLAdapter(Qwen25VLAdapter):
     """Qwen3-VL, which also reads features after some layers of the tower."""
 
     model_types = ("qwen3_vl",)
@@ -168,12 +160,13 @@ class Qwen3VLAdapter(Qwen2_5_VLAdapter):
 
     def deepstack_layers(self, request: SwapRequest) -> list[int]:
         """Layers as deep in the tower, in proportion, as Qwen's own are in its vision model."""
-        vision, depth = request.config.vision_config, request.tower.config.num_hidden_layers
-        indexes = list(vision.deepstack_visual_indexes)
-        layers = [max(0, round((index + 1) * depth / vision.depth) - 1) for index in indexes]
+        old, depth = request.config.vision_config, request.tower.config.num_hidden_layers
+        indexes = list(old.deepstack_visual_indexes)
+        layers = [max(0, round((index + 1) * depth / old.num_hidden_layers) - 1) for index in indexes]
         if len(set(layers)) < len(indexes):
             raise ValueError(
-                f"Qwen3-VL reads features after {len(indexes)} layers of its {vision.depth}, this tower has only {depth}"
+                f"Qwen3-VL reads features after layers {indexes} of its {old.num_hidden_layers}, a tower of {depth} "
+                f"has no {len(indexes)} different layers as deep as these"
             )
         return layers
 
@@ -201,4 +194,4 @@ def _rates(processor: ProcessorMixin) -> dict[str, Any]:
     return rates
 
 
-ADAPTERS = (Qwen2_5_VLAdapter(), Qwen3VLAdapter())
+ADAPTERS = (Qwen25VLAdapter(), Qwen3VLAdapter())
