@@ -130,6 +130,7 @@ def _on_square(image: Image.Image) -> Image.Image:
 
 
 def tidy(axes: Axes, title: str) -> None:
+    """Gives a plot its title and takes away what draws the eye from the data."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
     axes.tick_params(colors=MUTED, length=0)
     for side in ("top", "right", "left"):
