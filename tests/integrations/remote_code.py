@@ -123,7 +123,20 @@ def vlms(inputs: dict) -> dict:
             "llava": llava(**chat).logits,
             "llava again": llava_again(**chat).logits,
             "mistral3": mistral3(**inputs["mistral3"]).logits,
+            **swapped_vlm(inputs["pictures"]),
         }
+
+
+def swapped_vlm(pictures: list) -> dict:
+    """What a VLM gives whose tower was swapped, with fewer tokens and a processor of the package."""
+    vlm = AutoModelForImageTextToText.from_pretrained("swapped", **TRUST)
+    processor = AutoProcessor.from_pretrained("swapped", **TRUST)
+    batch = processor(images=pictures, text=["<image> w9 <image> w10 <image>"], return_tensors="pt")
+    return {
+        "swapped classes": [full_name(x) for x in (vlm.model.vision_tower, processor)],
+        "swapped inputs": dict(batch),
+        "swapped": vlm(**batch).logits,
+    }
 
 
 def card() -> dict:

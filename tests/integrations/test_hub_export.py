@@ -37,8 +37,10 @@ from tests.integrations.tiny import (
     tiny_processor,
     tiny_text_config,
 )
+from tests.integrations.tower_swap_cases import make_llava
 from turingvit_hf import TuringViTBackbone, TuringViTForImageClassification, TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.integrations.hub_export import export_for_hub
+from turingvit_hf.integrations.tower_swap import swap_vision_tower
 
 
 SCRIPT = Path(remote_code.__file__)
@@ -63,11 +65,21 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def exports(models, tmp_path_factory) -> Path:
+def swapped():
+    """A LLaVA whose tower was swapped, with fewer tokens, and its processor."""
+    vlm, processor = make_llava()
+    return swap_vision_tower(
+        vlm.eval(), tower(), processor=processor, image_processor=tiny_processor(), token_reduction="mean_pool"
+    )
+
+
+@pytest.fixture(scope="module")
+def exports(models, swapped, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exports")
     processors = {"tower (v1)": tiny_processor(), "classifier": tiny_processor(), "llava": tiny_llava_processor()}
     for name, model in models.items():
         export_for_hub(model, processors.get(name), folder / name, max_shard_size="20KB")
+    export_for_hub(swapped.model, swapped.processor, folder / "swapped")
     return folder
 
 
@@ -172,6 +184,18 @@ def test_vlms_without_the_package(remote, models, inputs):
         for who in ("llava", "llava again", "llava beside package"):
             assert_equal(remote[who], expected)
         assert_equal(remote["mistral3"], models["mistral3"](**inputs["mistral3"]).logits)
+
+
+def test_a_swapped_vlm_without_the_package(remote, swapped, inputs):
+    vision_tower, processor = remote["swapped classes"]
+    assert vision_tower.startswith("transformers_modules.swapped.")
+    assert vision_tower.endswith(".TuringViTReducedModel")
+    assert processor.startswith("transformers_modules.swapped.")
+    text = ["<image> w9 <image> w10 <image>"]
+    batch = swapped.processor(images=inputs["pictures"], text=text, return_tensors="pt")
+    assert_equal(remote["swapped inputs"], dict(batch))
+    with torch.no_grad():
+        assert_equal(remote["swapped"], swapped.model(**batch).logits)
 
 
 def test_the_card_runs(remote):

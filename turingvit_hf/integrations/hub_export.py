@@ -17,13 +17,16 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 import turingvit_hf
 from turingvit_hf.integrations.flat_source import flat_name, flatten_sources
 from turingvit_hf.integrations.model_card import tower_card, vlm_card
+from turingvit_hf.modeling.configuration_reduced import TuringViTReducedConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.modeling_reduced import TuringViTReducedModel
 from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTBackbone,
     TuringViTForImageClassification,
     TuringViTModel,
 )
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.processing.processing_llava import TuringViTLlavaProcessor
 
 
 # What a folder says about itself, so that a later export knows which files it may replace.
@@ -37,6 +40,7 @@ TOWER_AUTO_CLASSES = {
     "AutoBackbone": TuringViTBackbone,
 }
 TOWER_CLASSES = (TuringViTModel, TuringViTForImageClassification, TuringViTBackbone)
+TOWERS_IN_VLMS = {TuringViTConfig: TuringViTModel, TuringViTReducedConfig: TuringViTReducedModel}
 
 VLM_CONFIGURATION = '''\
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
@@ -44,18 +48,18 @@ VLM_CONFIGURATION = '''\
 
 import transformers
 
-from .configuration_turingvit import TuringViTConfig
-from .modeling_turingvit import TuringViTModel
+from .{config_file} import {tower_config}
+from .{model_file} import {tower_model}
 
 
 # known by this copy's own class and not by a model type, so no other copy and no installed package is in the way
-transformers.AutoModel.register(TuringViTConfig, TuringViTModel)
+transformers.AutoModel.register({tower_config}, {tower_model})
 
 
 class {config_class}(transformers.{config_class}):
     """As in transformers, which finds the model class by this name, but with this folder's tower inside."""
 
-    sub_configs_defaults = transformers.{config_class}.sub_configs_defaults | {{"vision_config": TuringViTConfig}}
+    sub_configs_defaults = transformers.{config_class}.sub_configs_defaults | {{"vision_config": {tower_config}}}
 '''
 
 
@@ -74,7 +78,8 @@ def export_for_hub(
 
     Args:
         model: A `TuringViTModel`, `TuringViTForImageClassification` or `TuringViTBackbone`, or a VLM of transformers
-            whose `vision_config` is a `TuringViTConfig`, such as `LlavaForConditionalGeneration`.
+            whose `vision_config` is a `TuringViTConfig` or a `TuringViTReducedConfig`, such as
+            `LlavaForConditionalGeneration`.
         processor: The image processor of a tower, the processor of a VLM, or None to leave it out.
         directory: The folder to make; its parent must exist. An empty folder or a previous export may be there.
         max_shard_size: Most bytes in a file of weights, a number or text like "5GB"; what is larger is split.
@@ -135,14 +140,25 @@ def _complete_vlm(export: Path, model: PreTrainedModel, processor: Any) -> None:
     config_class = type(model.config)
     file_name = f"configuration_{model.config.model_type}_turingvit"
     _update_json(export / "config.json", {"auto_map": {"AutoConfig": f"{file_name}.{config_class.__name__}"}})
-    entries = [TuringViTConfig.__module__, TuringViTModel.__module__]
+    tower_config = type(model.config.vision_config)
+    tower_model = TOWERS_IN_VLMS[tower_config]
+    entries = [tower_config.__module__, tower_model.__module__]
     if processor is not None and type(processor.image_processor) is TuringViTImageProcessor:
         saved = json.loads((export / "processor_config.json").read_text(encoding="utf-8"))
         saved["image_processor"] |= _image_processor_map()
+        if type(processor) is TuringViTLlavaProcessor:
+            saved["auto_map"] = {"AutoProcessor": _reference(TuringViTLlavaProcessor)}
+            entries.append(TuringViTLlavaProcessor.__module__)
         _write_json(export / "processor_config.json", saved)
         entries.append(TuringViTImageProcessor.__module__)
     _write_sources(export, entries)
-    source = VLM_CONFIGURATION.format(config_class=config_class.__name__)
+    source = VLM_CONFIGURATION.format(
+        config_class=config_class.__name__,
+        config_file=flat_name(tower_config.__module__),
+        model_file=flat_name(tower_model.__module__),
+        tower_config=tower_config.__name__,
+        tower_model=tower_model.__name__,
+    )
     (export / f"{file_name}.py").write_text(source, encoding="utf-8")
 
 
@@ -191,11 +207,11 @@ def _check_model(model: PreTrainedModel, *, is_tower: bool) -> None:
     """Raises ValueError unless this is a tower, or a VLM of transformers that keeps its TuringViT when it is saved."""
     name = f"{type(model).__module__}.{type(model).__name__}"
     config = getattr(model, "config", None)
-    if not is_tower and not isinstance(getattr(config, "vision_config", None), TuringViTConfig):
+    if not is_tower and type(getattr(config, "vision_config", None)) not in TOWERS_IN_VLMS:
         raise ValueError(
             f"cannot export a {name}: expected one of {sorted(c.__name__ for c in TOWER_CLASSES)} itself (merge "
             "adapters first; a subclass has code that the export would lack), or a VLM of transformers whose "
-            "vision_config is a TuringViTConfig"
+            "vision_config is a TuringViTConfig or a TuringViTReducedConfig"
         )
     if model._hf_peft_config_loaded:
         raise ValueError(f"cannot export a {name} with adapters in it, which would be all that is saved: merge them")
@@ -206,7 +222,7 @@ def _check_model(model: PreTrainedModel, *, is_tower: bool) -> None:
         if getattr(transformers, part.__name__, None) is not part:
             raise ValueError(f"cannot export a {name}: its {part.__name__} is not one of transformers' own")
     reloaded = config_class.from_dict(model.config.to_dict())
-    if not isinstance(reloaded.vision_config, TuringViTConfig):
+    if type(reloaded.vision_config) not in TOWERS_IN_VLMS:
         raise ValueError(
             f"cannot export a {name}: a saved {config_class.__name__} comes back with "
             f"{type(reloaded.vision_config).__name__} for its tower"
