@@ -11,10 +11,15 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoVideoProcessor,
+    Idefics3Config,
+    InternVLConfig,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
+    SmolVLMConfig,
 )
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
@@ -70,6 +75,10 @@ AutoModel.register(TuringViTQwenVisionConfig, TuringViTQwenVisionModel, exist_ok
 for _vlm_config in (Qwen2_5_VLConfig, Qwen3VLConfig):
     read_own_configs(_vlm_config, TuringViTQwenVisionConfig)
 build_own_models(Qwen2_5_VisionTransformerPretrainedModel, TuringViTQwenVisionConfig)
+for _vlm_config in (InternVLConfig, Idefics3Config, SmolVLMConfig):
+    read_own_configs(_vlm_config, TuringViTConfig, TuringViTReducedConfig)
+for _vision_model in (Idefics3VisionTransformer, SmolVLMVisionTransformer):
+    build_own_models(_vision_model, TuringViTConfig, TuringViTReducedConfig)
 
 __all__ = [
     "TuringViTBackbone",

@@ -75,11 +75,13 @@ def check_processor(config: PreTrainedConfig, processor: ProcessorMixin) -> None
     """Raises ValueError unless the processor has a tokenizer whose image token is the VLM's."""
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "tokenizer", None) is None:
         raise ValueError(f"processor must be the VLM's own, with its tokenizer, got a {type(processor).__name__}")
-    ours, theirs = getattr(config, "image_token_id", None), getattr(processor, "image_token_id", None)
-    if ours is not None and theirs is not None and ours != theirs:
+    ours = getattr(config, "image_token_id", None)
+    # Gemma's image_token_id is that of its start token, image_token_ids is right in every family
+    theirs = [token for token in getattr(processor, "image_token_ids", ()) if token is not None]
+    if ours is not None and theirs and ours not in theirs:
         raise ValueError(
-            f"the processor's image token has the id {theirs}, the VLM's is {ours}: its features would find no place. "
-            "Is this the processor of another VLM?"
+            f"the processor's image token has the id {theirs[0]}, the VLM's is {ours}: its features would find no "
+            "place. Is this the processor of another VLM?"
         )
 
 

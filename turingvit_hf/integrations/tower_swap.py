@@ -24,7 +24,7 @@ from turingvit_hf.integrations.swap_checks import (
     check_tower,
     check_vlm,
 )
-from turingvit_hf.integrations.vlm_families import llava, qwen
+from turingvit_hf.integrations.vlm_families import llava, qwen, squares
 from turingvit_hf.integrations.vlm_families.adapter import SwapRequest, TowerAdapter, bare_copy
 from turingvit_hf.integrations.vlm_families.registry import adapter_for, known_families, register_adapter
 from turingvit_hf.integrations.whole_folder import check_free, written_whole
@@ -38,7 +38,7 @@ logger = logging.get_logger(__name__)
 # Beside a saved VLM: what its optimizer should know.
 REPORT = "turingvit_swap.json"
 
-for _adapter in (*llava.ADAPTERS, *qwen.ADAPTERS):
+for _adapter in (*llava.ADAPTERS, *qwen.ADAPTERS, *squares.ADAPTERS):
     register_adapter(_adapter)
 
 
