@@ -8,7 +8,7 @@
 Tower and language model keep their weights; the projector between them is new, so the answers mean nothing until it is
 trained. What is saved is an ordinary LLaVA: after `import turingvit_hf`, `AutoModelForImageTextToText` and
 `AutoProcessor` load it. The language model is a causal one whose embeddings are called `embed_tokens`, the name that
-LLaVA asks for: Llama, Qwen, Gemma and most others.
+LLaVA asks for: Llama, Qwen, Gemma and most others. To put the tower into a VLM that exists: `turingvit swap`.
 """
 
 import argparse
@@ -25,11 +25,10 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
     PreTrainedTokenizerBase,
 )
 
-from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTModel
+from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTLlavaProcessor, TuringViTModel
 from turingvit_hf.training.shapes import generate_shapes
 from turingvit_hf.training.text import train_tokenizer
 
@@ -37,7 +36,7 @@ from turingvit_hf.training.text import train_tokenizer
 IMAGE_TOKEN = "<image>"
 
 
-def build_llava(tower_path: str, language_path: str) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+def build_llava(tower_path: str, language_path: str) -> tuple[LlavaForConditionalGeneration, TuringViTLlavaProcessor]:
     """A LLaVA with the weights of both models and a new projector, and its processor."""
     # the head would get no gradient inside a LLaVA, which reads the patch tokens
     tower = AutoModel.from_pretrained(tower_path, vision_use_head=False)
@@ -64,21 +63,16 @@ def build_llava(tower_path: str, language_path: str) -> tuple[LlavaForConditiona
     return llava.to(language.dtype).eval(), make_processor(tower_path, tokenizer)
 
 
-def make_processor(tower_path: str, tokenizer: PreTrainedTokenizerBase) -> LlavaProcessor:
+def make_processor(tower_path: str, tokenizer: PreTrainedTokenizerBase) -> TuringViTLlavaProcessor:
     """The tower's image processor in the form that LLaVA reads, with the tokenizer."""
     image_processor = TuringViTImageProcessor.from_pretrained(tower_path, return_image_sizes=True)
-    return LlavaProcessor(
-        image_processor=image_processor,
-        tokenizer=tokenizer,
-        patch_size=image_processor.patch_size,
-        vision_feature_select_strategy="full",
-        num_additional_image_tokens=0,
-        image_token=IMAGE_TOKEN,
-    )
+    return TuringViTLlavaProcessor(image_processor, tokenizer, image_token=IMAGE_TOKEN)
 
 
 @torch.inference_mode()
-def ask(llava: LlavaForConditionalGeneration, processor: LlavaProcessor, image: Image.Image, question: str) -> str:
+def ask(
+    llava: LlavaForConditionalGeneration, processor: TuringViTLlavaProcessor, image: Image.Image, question: str
+) -> str:
     """The model's answer to a question about an image, at most 32 tokens, greedy."""
     inputs = processor(images=image, text=f"{IMAGE_TOKEN}\n{question}", return_tensors="pt").to(llava.device)
     num_image_tokens = int((inputs["input_ids"] == llava.config.image_token_id).sum())

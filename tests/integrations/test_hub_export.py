@@ -15,8 +15,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     CLIPImageProcessor,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
+    LlavaConfig,
     LlavaForConditionalGeneration,
     ViTConfig,
     ViTModel,
@@ -24,7 +23,6 @@ from transformers import (
 
 from tests.integrations import remote_code
 from tests.integrations.tiny import (
-    IMAGE_TOKEN,
     PATCH,
     dense_inputs,
     mistral3_inputs,
@@ -35,7 +33,6 @@ from tests.integrations.tiny import (
     tiny_llava_processor,
     tiny_mistral3,
     tiny_processor,
-    tiny_text_config,
 )
 from tests.integrations.tower_swap_cases import make_llava
 from turingvit_hf import TuringViTBackbone, TuringViTForImageClassification, TuringViTImageProcessor, TuringViTModel
@@ -336,12 +333,15 @@ def test_own_vlms_are_refused(tmp_path):
         export_for_hub(OwnLlava(tiny_llava().config), None, tmp_path / "export")
 
 
-def test_vlm_that_forgets_its_tower_is_refused(tmp_path):
-    config = InternVLConfig(
-        vision_config=tiny_config(vision_use_head=False), text_config=tiny_text_config(), image_token_id=IMAGE_TOKEN
-    )
-    with pytest.raises(ValueError, match="comes back with InternVLVisionConfig for its tower"):
-        export_for_hub(InternVLForConditionalGeneration(config), None, tmp_path / "export")
+def test_vlm_that_forgets_its_tower_is_refused(tmp_path, monkeypatch):
+    model, original = tiny_llava(), LlavaConfig.from_dict
+
+    def forgets(values, **kwargs):
+        return original(values | {"vision_config": {"model_type": "clip_vision_model"}}, **kwargs)
+
+    monkeypatch.setattr(LlavaConfig, "from_dict", forgets)
+    with pytest.raises(ValueError, match="comes back with CLIPVisionConfig for its tower"):
+        export_for_hub(model, None, tmp_path / "export")
 
 
 @pytest.mark.parametrize(

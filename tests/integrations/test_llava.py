@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
-from tests.integrations.tiny import IMAGE_TOKEN, PATCH, VOCABULARY, tiny_llava
-from turingvit_hf import TuringViTModel
+from tests.integrations.tiny import IMAGE_TOKEN, PATCH, VOCABULARY, tiny_config, tiny_llava
+from turingvit_hf import TuringViTModel, TuringViTReducedConfig
 
 
 @pytest.fixture
@@ -119,7 +119,10 @@ def test_generates_as_it_predicts(llava, inputs_of):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_comes_back(llava, tmp_path, dtype):
-    llava.to(dtype).save_pretrained(tmp_path, max_shard_size="30KB")
+    for parameter in llava.parameters():
+        # `to` on the model would round the rotary frequencies of its language model too, which no checkpoint holds
+        parameter.data = parameter.data.to(dtype)
+    llava.save_pretrained(tmp_path, max_shard_size="30KB")
     reloaded, report = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert type(reloaded) is LlavaForConditionalGeneration
     assert type(reloaded.model.vision_tower) is TuringViTModel
@@ -142,6 +145,40 @@ def test_activation_checkpointing_changes_nothing(llava, inputs_of, dtype):
     assert torch.equal(loss, checkpointed_loss)
     for name, gradient in gradients.items():
         assert torch.equal(checkpointed[name], gradient), name
+
+
+@pytest.mark.parametrize("token_reduction", ["mean_pool", "pixel_unshuffle"])
+def test_fewer_tokens_are_a_configuration(token_reduction, tmp_path):
+    """An unmodified LLaVA on a tower that merges its tokens: built, trained, saved, in two sizes."""
+    vision = TuringViTReducedConfig(
+        tower_config=tiny_config(vision_use_head=False, pos_embed_rescale=None), token_reduction=token_reduction
+    )
+    config = tiny_llava().config
+    config.vision_config = vision
+    model = LlavaForConditionalGeneration(config).eval()
+    assert model.model.multi_modal_projector.linear_1.in_features == vision.hidden_size
+    input_ids = torch.cat([text_after(2), text_after(6)], dim=1)
+    inputs = {
+        "input_ids": input_ids,
+        "pixel_values": torch.rand(2, 3, 6 * PATCH, 4 * PATCH),
+        "image_sizes": torch.tensor([[2 * PATCH, 4 * PATCH], [6 * PATCH, 4 * PATCH]]),
+    }
+    loss, gradients = loss_and_gradients(model, inputs)
+    assert all(gradient is not None and gradient.any() for gradient in gradients.values())
+    model.activation_checkpointing_enable()
+    checkpointed_loss, checkpointed = loss_and_gradients(model.train(), inputs)
+    assert torch.equal(loss, checkpointed_loss)
+    assert all(torch.equal(gradient, checkpointed[name]) for name, gradient in gradients.items())
+    model.eval().save_pretrained(tmp_path)
+    reloaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(reloaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_more_features_than_image_tokens_are_refused(llava):
+    both, _ = two_sizes()
+    with pytest.raises(ValueError, match="Image features and image tokens do not match"):
+        llava(**both | {"input_ids": both["input_ids"][:, 1:]})
 
 
 def test_each_part_has_its_own_attention(llava, tmp_path):

@@ -1,13 +1,14 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Folders that appear whole or not at all."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-def check_free(directory: str | Path) -> Path:
+def check_free(directory: str | os.PathLike) -> Path:
     """The folder's full path, if something may be written there.
 
     Raises:
@@ -23,7 +24,7 @@ def check_free(directory: str | Path) -> Path:
 
 
 @contextmanager
-def written_whole(directory: str | Path) -> Iterator[Path]:
+def written_whole(directory: str | os.PathLike) -> Iterator[Path]:
     """A folder beside `directory` to write into; it takes that name at the end, and goes when the block fails.
 
     Raises:

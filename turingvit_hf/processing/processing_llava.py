@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
-from transformers.image_processing_utils import BatchFeature
+from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from turingvit_hf.processing.pixels import flatten_images, resize_pixels
@@ -83,13 +83,13 @@ class TuringViTLlavaProcessor(ProcessorMixin):
         """
         inputs = super().__call__(images=images, text=text, **kwargs)
         if self.context_length is not None and "input_ids" in inputs:
-            self._check_length(inputs)
+            self._check_length(inputs, self.context_length)
         return inputs
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """Return the image token as often as this image has features, with what ends its rows."""
         rows, columns = (int(side) // self.patch_size for side in image_inputs["image_sizes"][image_idx])
-        if self.image_break_token is None:
+        if self.image_break_token is None or self.image_end_token is None:
             return self.image_token * (rows * columns)
         row = self.image_token * columns
         return (row + self.image_break_token) * (rows - 1) + row + self.image_end_token
@@ -103,10 +103,11 @@ class TuringViTLlavaProcessor(ProcessorMixin):
     def _enlarged(self, image: Any, options: dict) -> Any:
         """The image, or a square of `min_tokens` of it where it would have fewer."""
         pixels = self.image_processor.process_image(image, do_convert_rgb=self.image_processor.do_convert_rgb)
-        size = self._grid(*pixels.shape[1:], options)
-        side = self._smallest_side
-        if size[0] * size[1] >= self.min_tokens:
+        _, height, width = pixels.shape
+        rows, columns = self._grid(height, width, options)
+        if rows * columns >= self.min_tokens:
             return image
+        side = self._smallest_side
         return resize_pixels(pixels, (side * self.patch_size,) * 2, self.image_processor.resample)
 
     @property
@@ -135,16 +136,16 @@ class TuringViTLlavaProcessor(ProcessorMixin):
             tokens.append(rows * (columns + (self.image_break_token is not None)))
         return MultiModalData(num_image_tokens=tokens, num_image_patches=[1] * len(tokens))
 
-    def _check_length(self, inputs: BatchFeature) -> None:
+    def _check_length(self, inputs: BatchFeature, context_length: int) -> None:
         # padding is not text
         masks = inputs.get("attention_mask", [[1] * len(ids) for ids in inputs["input_ids"]])
         for index, (ids, mask) in enumerate(zip(inputs["input_ids"], masks, strict=True)):
             num_tokens = int(np.sum(np.asarray(mask)))
-            if num_tokens > self.context_length:
+            if num_tokens > context_length:
                 num_image_tokens = int(np.sum(np.asarray(ids) == self.image_token_id))
                 raise ValueError(
                     f"text {index} has {num_tokens} tokens, {num_image_tokens} of them for images; the language model "
-                    f"takes {self.context_length}. Give fewer or smaller images: the image processor's max_patches, "
+                    f"takes {context_length}. Give fewer or smaller images: the image processor's max_patches, "
                     f"now {self.image_processor.max_patches}, bounds each"
                 )
 

@@ -23,7 +23,7 @@ class SwapRequest:
 
     Attributes:
         vlm: The VLM, with the tower that it came with.
-        processor: The VLM's processor, as it came.
+        processor: The VLM's processor, a `ProcessorMixin` of its family's class, as it came.
         tower: The new tower: a copy of the caller's without its pooling head, in the dtype and on the device of the
             old one.
         image_processor: The tower's image processor, as it came.
@@ -35,7 +35,7 @@ class SwapRequest:
     """
 
     vlm: PreTrainedModel
-    processor: ProcessorMixin
+    processor: Any
     tower: TuringViTModel
     image_processor: TuringViTImageProcessor
     token_reduction: str | None = None
@@ -101,7 +101,7 @@ class TowerAdapter:
         """The processor for the VLM of this, new configuration; the one that came is left as it is."""
         raise NotImplementedError
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """Most tokens that one image takes in a text."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class TowerAdapter:
         ]
 
 
-def bare_copy(tower: TuringViTModel, like: PreTrainedModel) -> TuringViTModel:
+def bare_copy(tower: TuringViTModel, like: Any) -> TuringViTModel:
     """A copy of a tower without its pooling head, in the dtype, on the device and in the mode of the old tower."""
     head, tower.head = tower.head, None  # not copied for nothing
     try:
@@ -125,13 +125,16 @@ def bare_copy(tower: TuringViTModel, like: PreTrainedModel) -> TuringViTModel:
     finally:
         tower.head = head
     bare.config.vision_use_head = False
-    return bare.to(dtype=like.dtype, device=like.device).train(like.training)
+    placed: Any = bare  # `to` is wrapped by transformers in a way that type checkers cannot follow
+    return placed.to(dtype=like.dtype, device=like.device).train(like.training)
 
 
 def reduced_tower(request: SwapRequest) -> TuringViTReducedModel:
     """The tower inside a model that merges its tokens as `token_reduction` says; without a parameter of its own."""
     config = TuringViTReducedConfig(
-        tower_config=request.tower.config, token_reduction=request.token_reduction, merge_size=request.merge_size
+        tower_config=request.tower.config,
+        token_reduction=str(request.token_reduction),
+        merge_size=request.merge_size,
     )
     config.tower_config = request.tower.config  # the very object, so that both stay in step
     with torch.device("meta"):

@@ -50,7 +50,8 @@ def most_native_tokens(image_processor: TuringViTImageProcessor) -> int:
     """Most merged patches that an image has after this image processor."""
     unit = image_processor.patch_size * image_processor.merge_size
     if image_processor.resolution == "fixed":
-        return (image_processor.size["height"] // unit) * (image_processor.size["width"] // unit)
+        rows, columns = image_processor.get_grid(1, 1)
+        return (rows // image_processor.merge_size) * (columns // image_processor.merge_size)
     limit = image_processor.max_patches // image_processor.merge_size**2
     if image_processor.resolution == "bounded":
         return min(limit, (image_processor.max_side // unit) ** 2)

@@ -78,7 +78,7 @@ class LlavaAdapter(TowerAdapter):
         """How many of the tower's tokens to a side the projector merges."""
         return 1
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """The merged patches of the largest image, and as many ends of rows if it is a column of them."""
         features = most_native_tokens(processor.image_processor)
         return features if processor.image_break_token is None else 2 * features
@@ -130,7 +130,7 @@ class SquaresAdapter(TowerAdapter):
             "image_grid_pinpoints": scaled_pinpoints(request, vision_config.image_size),
         }
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """The whole, every part, and a token for the end of each row."""
         side = config.vision_config.image_size
         per_side = side // config.vision_config.patch_size
