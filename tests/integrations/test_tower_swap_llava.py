@@ -278,6 +278,15 @@ def test_precision_and_mode_follow_the_old_tower():
     assert result.model(**inputs).logits.isfinite().all()
 
 
+def test_tied_embeddings_stay_tied(tmp_path):
+    vlm, processor = cases.make_mistral3(tie_word_embeddings=True)
+    result = swap_vision_tower(vlm, cases.make_tower(), processor=processor, image_processor=tiny_processor())
+    result.model.eval()
+    assert result.model.lm_head.weight is result.model.model.language_model.embed_tokens.weight
+    again = cases.check_comes_back(result, tmp_path / "vlm", [cases.inputs_of(result, [[(13, 29)]])])
+    assert again.model.lm_head.weight is again.model.model.language_model.embed_tokens.weight
+
+
 def test_a_frozen_projector_stays_frozen():
     vlm, processor = cases.make_llava()
     vlm.requires_grad_(False)

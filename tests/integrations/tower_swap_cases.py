@@ -99,10 +99,13 @@ def make_pixtral() -> tuple[PreTrainedModel, ProcessorMixin]:
     return LlavaForConditionalGeneration(config), pixtral_processor(1)
 
 
-def make_mistral3() -> tuple[PreTrainedModel, ProcessorMixin]:
+def make_mistral3(*, tie_word_embeddings: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A Mistral3, which merges two by two tokens."""
     config = Mistral3Config(
-        vision_config=pixtral_config(), text_config=text_config(), image_token_index=IMAGE, tie_word_embeddings=False
+        vision_config=pixtral_config(),
+        text_config=text_config(),
+        image_token_index=IMAGE,
+        tie_word_embeddings=tie_word_embeddings,
     )
     return Mistral3ForConditionalGeneration(config), pixtral_processor(2)
 
