@@ -13,6 +13,7 @@ from tests.integrations import square_vlms as vlms
 from tests.integrations import tower_swap_cases as cases
 from tests.integrations.tiny import PATCH, tiny_processor
 from turingvit_hf import TuringViTModel, TuringViTReducedModel
+from turingvit_hf.integrations.hub_export import export_for_hub
 from turingvit_hf.integrations.tower_swap import SwapResult, swap_vision_tower
 
 
@@ -305,6 +306,14 @@ def test_a_second_tower_takes_the_place_of_the_first(family):
     )
     assert second.newly_initialized == []
     check_count(second, 40, 21)
+
+
+@pytest.mark.parametrize("family", ["internvl", "idefics3", "smolvlm"])
+def test_what_only_the_package_can_load_is_not_exported_with_code(family, tmp_path):
+    result = swapped(family)
+    with pytest.raises(ValueError, match="Save it with save_pretrained"):
+        export_for_hub(result.model, result.processor, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 @pytest.mark.parametrize("family", vlms.FAMILIES)

@@ -25,6 +25,7 @@ from turingvit_hf.modeling.modeling_turingvit import (
     TuringViTForImageClassification,
     TuringViTModel,
 )
+from turingvit_hf.modeling.vlm_hooks import OwnTowerSpec
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_llava import TuringViTLlavaProcessor
 
@@ -221,6 +222,11 @@ def _check_model(model: PreTrainedModel, *, is_tower: bool) -> None:
     for part in (type(model), config_class):
         if getattr(transformers, part.__name__, None) is not part:
             raise ValueError(f"cannot export a {name}: its {part.__name__} is not one of transformers' own")
+    if isinstance(config_class.sub_configs_defaults.get("vision_config"), OwnTowerSpec):
+        raise ValueError(
+            f"cannot export a {name} with code: {config_class.__name__} reads every vision_config as its own kind "
+            "unless turingvit_hf is imported. Save it with save_pretrained and load it where it is"
+        )
     reloaded = config_class.from_dict(model.config.to_dict())
     if type(reloaded.vision_config) not in TOWERS_IN_VLMS:
         raise ValueError(

@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The configuration of a tower in the place of the vision model of Qwen2.5-VL or Qwen3-VL."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
@@ -33,7 +33,7 @@ class TuringViTQwenVisionConfig(PreTrainedConfig):
     base_config_key = "vision_config"
     sub_configs_defaults: ClassVar[dict] = {"tower_config": TuringViTConfig}
 
-    tower_config: PreTrainedConfig | dict | None = None
+    tower_config: Any = None  # a TuringViTConfig once this is built
     merger: str = "qwen2_5_vl"
     out_hidden_size: int = 3584
     spatial_merge_size: int = 2

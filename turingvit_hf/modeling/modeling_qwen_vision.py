@@ -5,6 +5,8 @@ They hand over packed patches in blocks of `spatial_merge_size` by `spatial_merg
 and expect what their merger makes of each block. The merger is theirs; nothing with a parameter stands before it.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLPatchMerger
@@ -98,15 +100,15 @@ def block_order(grid_thw: torch.Tensor, merge_size: int) -> torch.Tensor:
     return torch.cat(orders)
 
 
-def build_merger(config: TuringViTQwenVisionConfig) -> nn.Module:
-    """The merger of the VLM for tokens as wide as the tower's."""
+def build_merger(config: Any) -> nn.Module:
+    """The merger of the VLM for tokens as wide as the tower's, given a `TuringViTQwenVisionConfig`."""
     if config.merger == "qwen3_vl":
         return Qwen3VLVisionPatchMerger(config, use_postshuffle_norm=False)
     return Qwen2_5_VLPatchMerger(config.out_hidden_size, config.hidden_size, config.spatial_merge_size)
 
 
-def build_deepstack_mergers(config: TuringViTQwenVisionConfig) -> nn.ModuleList:
-    """A merger of Qwen3-VL for each layer in `deepstack_visual_indexes`."""
+def build_deepstack_mergers(config: Any) -> nn.ModuleList:
+    """A merger of Qwen3-VL for each layer in the `deepstack_visual_indexes` of a `TuringViTQwenVisionConfig`."""
     return nn.ModuleList(
         Qwen3VLVisionPatchMerger(config, use_postshuffle_norm=True) for _ in config.deepstack_visual_indexes
     )

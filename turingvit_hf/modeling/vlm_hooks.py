@@ -21,7 +21,7 @@ class OwnTowerSpec(SubConfigSpec):
 
     def create_subconfig(self, key: str, subconfig: Any = None, **kwargs: Any) -> tuple[PreTrainedConfig, dict]:
         """The configuration, and the keyword arguments that are left."""
-        config_class = self.own.get(subconfig.get("model_type")) if isinstance(subconfig, dict) else None
+        config_class = self.own.get(subconfig.get("model_type", "")) if isinstance(subconfig, dict) else None
         if config_class is None:
             return super().create_subconfig(key, subconfig, **kwargs)
         return config_class(**subconfig), kwargs
@@ -44,7 +44,7 @@ def build_own_models(vision_model: type[PreTrainedModel], *own: type[PreTrainedC
             return AutoModel.from_config(config, **kwargs)
         return native.__func__(cls, config, **kwargs)
 
-    vision_model._from_config = classmethod(_from_config)
+    setattr(vision_model, "_from_config", classmethod(_from_config))  # noqa: B010 - a type checker sees no method in it
 
 
-__all__ = ["build_own_models", "read_own_configs"]
+__all__ = ["OwnTowerSpec", "build_own_models", "read_own_configs"]

@@ -97,7 +97,7 @@ class Qwen25VLAdapter(TowerAdapter):
             chat_template=old.chat_template,
         )
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """Tokens of the worst image: the limit, or one row of tokens as elongated as the processor takes it."""
         fewest, most = _tokens(processor.image_processor)
         # an image below the least size is enlarged, and each of its sides rounded up

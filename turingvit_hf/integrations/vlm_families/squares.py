@@ -103,7 +103,7 @@ class InternVLAdapter(SquareAdapter):
             chat_template=old.chat_template,
         )
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """The most squares, the whole beside them, and the tokens for start and end."""
         most = processor.image_processor.max_patches
         return (most + (most > 1)) * config.image_seq_length + 2
@@ -133,7 +133,7 @@ class Gemma3Adapter(SquareAdapter):
             image_seq_length=config.mm_tokens_per_image,
         )
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """Its tokens, and those for start and end; pan and scan, which a call may ask for, has more."""
         return config.mm_tokens_per_image + 2
 
@@ -143,7 +143,7 @@ class Gemma3Adapter(SquareAdapter):
         Gemma's own initialization is zero: pictures would say nothing at first, and no gradient would reach the tower.
         """
         changed = super().put_in(request, tower, changes)
-        projector = request.vlm.get_submodule(self.projector_names[0])
+        projector: Any = request.vlm.get_submodule(self.projector_names[0])
         if f"{self.projector_names[0]}.mm_input_projection_weight" in changed:
             init.normal_(projector.mm_input_projection_weight, mean=0.0, std=request.config.initializer_range)
         return changed
@@ -175,7 +175,7 @@ class PaliGemmaAdapter(SquareAdapter):
             chat_template=old.chat_template,
         )
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """The tower's tokens."""
         return processor.image_seq_length
 
@@ -218,7 +218,7 @@ class Idefics3Adapter(SquareAdapter):
             chat_template=old.chat_template,
         )
 
-    def image_tokens(self, processor: ProcessorMixin, config: PreTrainedConfig) -> int:
+    def image_tokens(self, processor: Any, config: PreTrainedConfig) -> int:
         """All squares with the tokens that tell their places, ends of rows, and the whole."""
         image_processor = processor.image_processor
         rows = math.ceil(image_processor.size["longest_edge"] / image_processor.max_image_size["longest_edge"])
