@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from turingvit_hf.training.pretraining import run_chain, run_pretraining
-from turingvit_hf.training.recipes import load_recipe
+from turingvit_hf.training.recipes import load_chain, load_recipe
 
 
 SCRATCH = "stage2-from-scratch"
@@ -50,7 +50,7 @@ def run_seed(folder: Path, overrides: Sequence[str]) -> None:
     """Runs chain and comparison of one seed, as far as they are not there yet."""
     started = time.monotonic()
     chain = folder / "chain"
-    run_chain(load_recipe("tiny/all", overrides), out=chain, resume=chain.exists())
+    run_chain(load_chain("tiny/all", overrides), out=chain, resume=chain.exists())
     print(f"{chain}: the chain is done, {time.monotonic() - started:.0f} s in this run")
     scratch = folder / SCRATCH
     run_pretraining(load_recipe("tiny/stage2", overrides), out=scratch, resume=scratch.exists())

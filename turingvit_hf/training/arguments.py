@@ -97,7 +97,7 @@ class DataRecipe:
         num_readers: independent streams that the packs of one rank's lane rotate through; `packs a rank x
             num_readers` must be a multiple of `num_workers`.
         num_workers: processes of each rank that read, decode and patchify; 0: in the training process.
-        open_packs: packs a reader fills at the same time; more of them waste fewer patches.
+        open_packs: packs' worth of samples that a reader chooses from; more of them waste fewer patches.
         shuffle_window: rows of a streamed source that are read ahead and shuffled.
         max_bad_share: the run stops when more than this share of the rows read cannot be used.
         video_share: share of the steps that train on clips (stage `image_video`).

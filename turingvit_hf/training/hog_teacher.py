@@ -1,8 +1,10 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""A teacher without weights: histograms of oriented gradients, for masked distillation where there is no download.
+"""A teacher without weights: histograms of oriented gradients and mean colors, for masked distillation without
+downloads.
 
-They are the target of MaskFeat (Wei et al. 2022, arXiv 2112.09133), as defined by Dalal and Triggs (2005): they say
-where edges run and nothing about what is in the picture. A stage that is meant to give a good tower names a network.
+The histograms are the target of MaskFeat (Wei et al. 2022, arXiv 2112.09133), as defined by Dalal and Triggs (2005).
+They say where edges run and nothing about what is in the picture. A stage that is meant to give a good tower names a
+network.
 """
 
 import math
@@ -22,14 +24,17 @@ NUM_ORIENTATIONS = 9
 CELLS_A_SIDE = 2  # of a patch: cells of 8 x 8 pixels where a patch has 16 x 16, as in MaskFeat
 # mean gradient, of pixels in 0...1, at which a cell counts half as flat
 FLATNESS = 0.005
+NUM_VALUES = NUM_ORIENTATIONS + 2  # of a cell and channel: the orientations, flatness, brightness
 
 
 class HogTeacher:
-    """Histograms of the student's own pixels, 2 x 2 cells a patch, for each channel.
+    """Histograms and mean colors of the student's own pixels, 2 x 2 cells a patch, for each channel.
 
     A histogram has 9 orientations of edges, unsigned, and one more entry for flatness: (h, e) / sqrt(|h|² + e²), less
     the mean of these ten. Entry and mean are ours, for the cosine: without the entry a flat patch has no direction,
-    and with the mean any two histograms have much the same.
+    and with the mean any two histograms have much the same. Ours is also what follows each histogram, the mean of the
+    cell's pixels between -1 and 1. Colors go on from patch to patch where edges do not, so a student soon learns to
+    look around; from histograms alone a small one learns nothing but their mean for hundreds of steps.
 
     Args:
         image_processor: says how the student's pixels are normalized, and the patch size.
@@ -46,12 +51,12 @@ class HogTeacher:
             raise InputError(f"teacher 'hog' cuts patches into 2 x 2 cells: patch_size={self.patch_size} must be even")
         self.mean = torch.tensor(image_processor.image_mean)[:, None, None]
         self.std = torch.tensor(image_processor.image_std)[:, None, None]
-        self.hidden_size = CELLS_A_SIDE**2 * len(self.mean) * (NUM_ORIENTATIONS + 1)
+        self.hidden_size = CELLS_A_SIDE**2 * len(self.mean) * NUM_VALUES
         self.counts: dict[str, int] = {}
 
     @torch.no_grad()
     def features(self, pack: Mapping[str, Any], device: torch.device | str) -> Tensor:
-        """Histograms (T, Dt) float32 on `device` of `pixel_values` (T, C·p·p) on the grid `image_grid_thw`.
+        """Histograms and colors (T, Dt) float32 on `device` of `pixel_values` (T, C·p·p) on the grid `image_grid_thw`.
 
         Raises:
             ValueError: the pack holds a clip.
@@ -66,7 +71,7 @@ class HogTeacher:
         found: dict[int, Tensor] = {}
         for (rows, columns), numbers in same_size.items():
             images = self._images(torch.stack([patches[number] for number in numbers]), rows, columns)
-            found |= zip(numbers, self._histograms(images), strict=True)
+            found |= zip(numbers, self._describe(images), strict=True)
         return torch.cat([found[number] for number in range(len(grid))])
 
     def _images(self, patches: Tensor, rows: int, columns: int) -> Tensor:
@@ -76,8 +81,8 @@ class HogTeacher:
         images = tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), -1, rows * side, columns * side)
         return images * self.std.to(images.device) + self.mean.to(images.device)
 
-    def _histograms(self, images: Tensor) -> Tensor:
-        """Histograms (N, rows · columns, Dt) of pixels (N, C, H, W)."""
+    def _describe(self, images: Tensor) -> Tensor:
+        """Histograms and colors (N, rows · columns, Dt) of pixels (N, C, H, W)."""
         padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
         across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
         down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
@@ -92,8 +97,10 @@ class HogTeacher:
         flat = torch.full_like(votes[0], FLATNESS)
         histograms = F.normalize(torch.stack([*votes, flat], dim=2), dim=2)  # (N, C, 10, cells down, cells across)
         histograms = histograms - histograms.mean(2, keepdim=True)
-        tiles = histograms.unflatten(4, (-1, CELLS_A_SIDE)).unflatten(3, (-1, CELLS_A_SIDE))
-        # (N, rows, columns, cells down, cells across, C, 10)
+        brightness = 2 * F.avg_pool2d(images, cell)[:, :, None] - 1
+        values = torch.cat([histograms, brightness], dim=2)
+        tiles = values.unflatten(4, (-1, CELLS_A_SIDE)).unflatten(3, (-1, CELLS_A_SIDE))
+        # (N, rows, columns, cells down, cells across, C, 11)
         return tiles.permute(0, 3, 5, 4, 6, 1, 2).flatten(3).flatten(1, 2)
 
     @staticmethod
