@@ -1,14 +1,38 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""Video files: the right frames, upright, and a clear word where a file or PyAV is missing."""
+"""Video files: the right frames, upright, and a clear word where a file or PyAV is missing.
 
+They run with both decoders.
+"""
+
+import logging
 import sys
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
+from turingvit_hf.processing import video_files
 from turingvit_hf.processing.video_files import read_frames
 from turingvit_hf.processing.video_processing_turingvit import TuringViTVideoProcessor
+
+
+DECODERS = ("pyav", "torchcodec")
+
+
+def use_decoder(name, monkeypatch):
+    """Let PyAV decode although torchcodec may be there, or skip the test if torchcodec is not."""
+    if name == "pyav":
+        monkeypatch.setattr(video_files, "_torchcodec_decoder", lambda: None)
+    elif video_files._torchcodec_decoder() is None:
+        pytest.skip("needs torchcodec, and the libraries it loads")
+
+
+@pytest.fixture(autouse=True, params=DECODERS)
+def decoder(request, monkeypatch):
+    use_decoder(request.param, monkeypatch)
+    return request.param
 
 
 def write_video(path, frames, fps=10):
@@ -41,8 +65,9 @@ def video(tmp_path):
     return path
 
 
-def test_frames_of_a_file_are_the_right_ones(video):
+def test_frames_of_a_file_are_the_right_ones(video, decoder):
     frames, metadata = read_frames(video)
+    assert metadata.video_backend == decoder
     assert frame_numbers(frames) == list(range(40))
     assert all(frame.shape == (32, 48, 3) and frame.dtype == np.uint8 for frame in frames)
     assert (metadata.total_num_frames, metadata.fps, metadata.height, metadata.width) == (40, 10.0, 32, 48)
@@ -97,3 +122,41 @@ def test_without_pyav_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match=r"film.mp4.*turingvit_hf\[video\]"):
         TuringViTVideoProcessor()("film.mp4")
+
+
+def test_a_torchcodec_that_does_not_load_is_no_error(monkeypatch, caplog):
+    monkeypatch.undo()  # the fixture's stand-in
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with caplog.at_level(logging.DEBUG, video_files.__name__):
+        assert video_files._torchcodec_decoder.__wrapped__() is None
+    assert "torchcodec cannot be loaded" in caplog.text
+
+
+class Stumbling:
+    """A decoder that refuses every file."""
+
+    def __init__(self, source, **settings):
+        raise RuntimeError("no more frames left to decode")
+
+
+class Shifted:
+    """A decoder that gives the frame after the one it is asked for, and says so."""
+
+    def __init__(self, source, **settings):
+        assert settings["num_ffmpeg_threads"] == 1
+
+    def get_frames_at(self, indices):
+        return FrameBatch(torch.zeros(len(indices), 32, 48, 3, dtype=torch.uint8), (torch.tensor(indices) + 1) / 10)
+
+
+class FrameBatch(NamedTuple):
+    data: torch.Tensor
+    pts_seconds: torch.Tensor
+
+
+@pytest.mark.parametrize("decoder_class", [Stumbling, Shifted])
+def test_pyav_reads_what_torchcodec_cannot(decoder_class, video, monkeypatch):
+    monkeypatch.setattr(video_files, "_torchcodec_decoder", lambda: decoder_class)
+    frames, metadata = read_frames(video, lambda metadata: [3, 17])
+    assert frame_numbers(frames) == [3, 17]
+    assert metadata.video_backend == "pyav"

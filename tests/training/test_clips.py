@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips of files: the frames at the centers of bins, exactly those, whatever the container; bad files by reason."""
 
+import dataclasses
 import io
 import wave
 from fractions import Fraction
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processing.test_video_files import ROTATIONS, counting_frames
+from tests.processing.test_video_files import DECODERS, ROTATIONS, counting_frames, use_decoder
 from turingvit_hf.processing import video_files
 from turingvit_hf.processing.video_files import read_frames
 from turingvit_hf.training.clips import ClipError, read_clip
@@ -24,16 +25,24 @@ CODINGS = {
     "mov": ("mjpeg", {}),
     "mkv": ("mpeg4", {"g": "10", "bf": "2"}),
     "avi": ("mpeg4", {"g": "10"}),
+    "h264.avi": ("libx264", {"g": "10", "bf": "2"}),  # keeps no times of showing
+    "h264.mp4": ("libx264", {"g": "10", "bf": "2"}),
     "ts": ("mpeg2video", {"g": "10", "bf": "2"}),
     "webm": ("libvpx-vp9", {"g": "10", "cpu-used": "8", "deadline": "realtime"}),
 }
 
 
-def write(path, frames, *, codec="mpeg4", options=None, rate=25):
+@pytest.fixture(autouse=True, params=DECODERS)
+def decoder(request, monkeypatch):
+    use_decoder(request.param, monkeypatch)
+    return request.param
+
+
+def write(path, frames, *, codec="mpeg4", options=None, rate=25, pixels="yuv420p"):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(rate), options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.bit_rate = 4_000_000
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -70,6 +79,7 @@ def test_jumping_gives_the_frames_of_reading_in_order(ending, tmp_path, monkeypa
     for chosen in ([0], [44], [9, 10, 11], [13, 28, 29, 43], [5, 38]):
         jumped, _ = read_frames(path, lambda metadata, chosen=chosen: chosen)
         with monkeypatch.context() as patch:
+            patch.setattr(video_files, "_read_by_torchcodec", lambda *arguments: None)
             patch.setattr(video_files, "_read_by_time", lambda *arguments: None)
             in_order, metadata = read_frames(path, lambda metadata, chosen=chosen: chosen)
         assert metadata.frames_indices == chosen
@@ -78,7 +88,42 @@ def test_jumping_gives_the_frames_of_reading_in_order(ending, tmp_path, monkeypa
         assert numbers([frame.transpose(2, 0, 1) for frame in jumped]) == chosen
 
 
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [({}, "yuv420p"), ({"flags": "+ildct+ilme", "x264opts": "tff=1"}, "yuv420p"), ({}, "yuv420p10le")],
+    ids=["progressive", "interlaced", "10 bits"],
+)
+def test_colors_do_not_depend_on_the_decoder(options, pixels, decoder, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3), np.uint8)
+    path = write(tmp_path / "noise.mp4", noise, codec="libx264", options=options, pixels=pixels)
+    frames, metadata = read_frames(path)
+    assert metadata.video_backend == (decoder if not options and pixels == "yuv420p" else "pyav")
+    use_decoder("pyav", monkeypatch)
+    assert np.array_equal(frames, read_frames(path)[0])
+
+
+def test_files_are_decoded_by_one_thread(video):
+    with av.open(str(video)) as container:
+        assert video_files._video_stream(av, container, "it").codec_context.thread_count == 1
+
+
+def test_uneven_times_change_no_frame(tmp_path, decoder):
+    path = tmp_path / "uneven.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "10", "bf": "2"})
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 32, 48, "yuv420p", 4_000_000
+        for number, pixels in enumerate(counting_frames(NUM_FRAMES)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number + number // 7 * 3, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames, metadata = read_frames(path, lambda metadata: [0, 6, 7, 20, 44])
+    assert numbers([frame.transpose(2, 0, 1) for frame in frames]) == [0, 6, 7, 20, 44]
+    assert metadata.video_backend == decoder
+
+
 def test_long_files_are_not_decoded_whole(tmp_path, monkeypatch):
+    use_decoder("pyav", monkeypatch)
     path = write(tmp_path / "long.mp4", counting_frames(50)[np.arange(1000) // 20], options={"g": "10"})
     decoded = []
     monkeypatch.setattr(video_files, "_open", counting_open(decoded))
@@ -114,7 +159,7 @@ def test_times_that_lie_make_it_read_in_order(video, monkeypatch):
 
     def shifted(container, stream):
         packets = of(container, stream)
-        return video_files._Packets(packets.num_frames, [time + 1 for time in packets.times], packets.key_times)
+        return dataclasses.replace(packets, times=[time + 1 for time in packets.times])
 
     monkeypatch.setattr(video_files._Packets, "of", shifted)
     assert np.array_equal(read_clip(video, num_frames=4), expected)
@@ -185,10 +230,21 @@ def test_what_a_cut_file_still_holds_is_used(tmp_path):
     assert max(numbers(clip)) < NUM_FRAMES * 2 / 3
 
 
-def test_a_size_that_changes_is_refused(monkeypatch, video):
-    shapes = iter([(32, 48, 3)] * 3 + [(16, 48, 3)] * 5)
-    monkeypatch.setattr(video_files, "_upright", lambda frame: np.zeros(next(shapes), np.uint8))
-    assert reason_of(video) == "video changes its size"
+def test_a_size_that_changes_is_refused(tmp_path):
+    path = tmp_path / "grows.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number, (width, height) in enumerate([(48, 32)] * 5 + [(96, 80)] * 5):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+            encoder.time_base = Fraction(1, 25)
+            frame = av.VideoFrame(width, height, "yuvj420p")
+            for packet in [*encoder.encode(frame), *encoder.encode()]:
+                packet.stream, packet.time_base = stream, Fraction(1, 25)
+                packet.pts = packet.dts = number
+                container.mux(packet)
+    assert reason_of(path) == "video changes its size"
 
 
 def test_the_cover_of_a_piece_of_music_is_no_video():
