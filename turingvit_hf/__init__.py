@@ -12,14 +12,14 @@ from transformers import (
     AutoProcessor,
     AutoVideoProcessor,
     Idefics3Config,
+    Idefics3VisionTransformer,
     InternVLConfig,
+    Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
     SmolVLMConfig,
+    SmolVLMVisionTransformer,
 )
-from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 from transformers.utils import is_torchvision_available
 
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig

@@ -21,6 +21,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+from transformers.vision_utils import get_vision_position_ids
 
 from tests.integrations import tower_swap_cases as cases
 from tests.integrations.tiny import PATCH, pictures, tiny_processor
@@ -181,6 +182,17 @@ def test_nothing_stands_between_tower_and_merger(result):
     for handle in handles:
         handle.remove()
     assert torch.equal(seen["read"], seen["given"][block_order(inputs["image_grid_thw"], 2)])
+
+
+@pytest.mark.parametrize("merge_size", [1, 2, 3])
+def test_blocks_are_in_the_order_of_qwen(merge_size):
+    """As transformers tells the row and the column of each patch, image by image and frame by frame."""
+    grid = torch.tensor([[1, 6, 12], [3, 12, 6], [1, 6, 6]])
+    rows, columns = get_vision_position_ids(grid, merge_size).unbind(-1)
+    widths = grid[:, 2].repeat_interleave(grid.prod(-1))
+    frames = torch.cat([torch.arange(f).repeat_interleave(h * w) * h * w for f, h, w in grid.tolist()])
+    starts = (grid.prod(-1).cumsum(0) - grid.prod(-1)).repeat_interleave(grid.prod(-1))
+    assert torch.equal(block_order(grid, merge_size), starts + frames + rows * widths + columns)
 
 
 def test_pixels_reach_the_tower_as_the_image_has_them(result):
