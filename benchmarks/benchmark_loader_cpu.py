@@ -15,8 +15,8 @@ from turingvit_hf import TuringViTImageProcessor
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
-from turingvit_hf.training.step_loader import StepLoader
-from turingvit_hf.training.token_packs import TokenPool
+from turingvit_hf.training.data.step_loader import StepLoader
+from turingvit_hf.training.data.token_packs import TokenPool
 
 
 FILL_GOAL = 97  # percent

@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.modeling.packing import split_by_image
-from turingvit_hf.training.shapes import generate_shapes
+from turingvit_hf.training.data.shapes import generate_shapes
 
 
 def find_images(paths: list[Path]) -> list[Path]:

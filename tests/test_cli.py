@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoModel
 from typer.testing import CliRunner
 
 from turingvit_hf.cli import app
-from turingvit_hf.training import demonstration
+from turingvit_hf.training.demo import demonstration
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from turingvit_hf.training.clips import read_clip
-from turingvit_hf.training.stamps import PACKAGE, STAMPS_FOLDER
+from turingvit_hf.training.data.clips import read_clip
+from turingvit_hf.training.data.stamps import PACKAGE, STAMPS_FOLDER
 
 
 pytest.importorskip("resvg_py", reason="clip art needs the data extra (resvg_py)")

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from turingvit_hf.training.console import log_lines, one_line_errors, quiet_libraries
-from turingvit_hf.training.pretrain_command import pretrain
+from turingvit_hf.training.stages.command import pretrain
+from turingvit_hf.training.stages.console import log_lines, one_line_errors, quiet_libraries
 
 
 app = typer.Typer(

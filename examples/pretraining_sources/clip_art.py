@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from pretraining_sources.pictures import Picture
-from turingvit_hf.training.stamps import fetch_debian_package
+from turingvit_hf.training.data.stamps import fetch_debian_package
 
 
 PACKAGE, FOLDER = "openclipart-svg", Path("usr/share/openclipart/svg")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import datasets
 
+from turingvit_hf.training.data.stamps import iterate_stamps
 from turingvit_hf.training.datasets import split_pairs
-from turingvit_hf.training.stamps import iterate_stamps
 
 
 HELD_OUT_SHARE = 0.1

@@ -13,8 +13,8 @@ from tests.towers import tiny_config
 from turingvit_hf import TuringViTForMaskedImageModeling
 from turingvit_hf.training import masking
 from turingvit_hf.training.arguments import OptimizerRecipe
+from turingvit_hf.training.loop.optimizer import is_decayed, learning_rate_factors
 from turingvit_hf.training.masking import block_mask
-from turingvit_hf.training.optimizer import is_decayed, learning_rate_factors
 
 
 SIDES = st.one_of(st.integers(1, 4), st.integers(1, 40), st.integers(90, 130))

@@ -23,8 +23,8 @@ from turingvit_hf.training import pretraining
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.pretraining import run_chain, run_pretraining
 from turingvit_hf.training.recipes import load_chain, load_recipe
-from turingvit_hf.training.stage_folder import is_finished
-from turingvit_hf.training.stage_plan import describe_plan
+from turingvit_hf.training.stages.folder import is_finished
+from turingvit_hf.training.stages.plan import describe_plan
 
 
 SMALL = [
@@ -222,8 +222,8 @@ def test_a_folder_that_is_not_free_is_refused(chain, overrides, tmp_path):
         run_pretraining(first, out=chain / "stage1")
     with pytest.raises(InputError, match=r"made by another recipe.*stage was 'mim', is 'image_text'"):
         run_pretraining(second, out=chain / "stage1", resume=True)
-    changed = load_recipe("tiny/stage1", [*SMALL, *PICTURES, "training.learning_rate=2e-3"])
-    with pytest.raises(InputError, match=r"learning_rate was 0\.001, is 0\.002"):
+    changed = load_recipe("tiny/stage1", [*SMALL, *PICTURES, "training.learning_rate=3e-3"])
+    with pytest.raises(InputError, match=r"learning_rate was 0\.002, is 0\.003"):
         run_pretraining(changed, out=chain / "stage1", resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds no recipe\.yaml"):

@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 
 from tests.training.tiny_run import FakeSteps, history, make_model, make_trainer, retrieval
-from turingvit_hf.training import ema
 from turingvit_hf.training.arguments import DataRecipe, OptimizerRecipe, StageRecipe, TextRecipe
-from turingvit_hf.training.checkpoints import PARTIAL, find_last_checkpoint, recipe_fingerprint
 from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.loop import ema
+from turingvit_hf.training.loop.checkpoints import PARTIAL, find_last_checkpoint, recipe_fingerprint
 
 
 KILLED_AT = {

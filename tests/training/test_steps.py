@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.tiny_run import FakeSteps, classification, history, make_model, make_pack, make_trainer, retrieval
 from turingvit_hf.training.arguments import ObjectiveRecipe, OptimizerRecipe
-from turingvit_hf.training.evaluations import ClassificationEvaluation, LossEvaluation, RetrievalEvaluation
-from turingvit_hf.training.guard import DivergedError
+from turingvit_hf.training.loop.evaluations import ClassificationEvaluation, LossEvaluation, RetrievalEvaluation
+from turingvit_hf.training.loop.guard import DivergedError
 from turingvit_hf.training.objectives import ContrastiveObjective
 
 

@@ -14,8 +14,8 @@ from tests.training.test_teachers import load, make_crops, make_pack, save_famil
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
+from turingvit_hf.training.data.step_loader import StepLoader
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.step_loader import StepLoader
 from turingvit_hf.training.teacher_cache import CachedTeacher
 
 

@@ -17,7 +17,7 @@ from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.training.arguments import ObjectiveRecipe, OptimizerRecipe
 from turingvit_hf.training.distributed import rank, world_size
-from turingvit_hf.training.evaluations import ClassificationEvaluation, RetrievalEvaluation
+from turingvit_hf.training.loop.evaluations import ClassificationEvaluation, RetrievalEvaluation
 from turingvit_hf.training.objectives import ContrastiveObjective
 from turingvit_hf.training.trainer import TuringViTTrainer
 

@@ -312,7 +312,7 @@ class TuringViTDualEncoderModel(PreTrainedModel):
             logits_NM = self.logit_scale.exp() * images_NE @ texts_ME.T + self.logit_bias
         weight_CD, bias_C = self._superclass_parameters()
         loss = None
-        if return_loss:
+        if return_loss and logits_NM is not None:
             if len(images_NE) != len(texts_ME):
                 raise ValueError(f"a loss needs as many images as texts, not {len(images_NE)} and {len(texts_ME)}")
             loss = pairwise_sigmoid_loss(logits_NM)

@@ -3,7 +3,7 @@
 
 import typer
 
-from turingvit_hf.training.pretrain_command import pretrain
+from turingvit_hf.training.stages.command import pretrain
 
 
 EXAMPLE = "torchrun --nproc-per-node 8 -m turingvit_hf.training --recipe 18l/stage1 --out stage1"

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from turingvit_hf.processing.batching import pack
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.draws import seed_of
+from turingvit_hf.training.data.draws import seed_of
+from turingvit_hf.training.data.samples import Sample
 from turingvit_hf.training.masking import block_mask
-from turingvit_hf.training.samples import Sample
 
 
 IGNORED = -100  # fills up rows of superclass_ids

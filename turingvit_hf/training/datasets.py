@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from turingvit_hf.processing.pixels import to_pixels
+from turingvit_hf.training.data.shapes import generate_shapes
+from turingvit_hf.training.data.stamps import fetch_stamps, iterate_stamps
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.shapes import generate_shapes
-from turingvit_hf.training.stamps import fetch_stamps, iterate_stamps
 
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")

@@ -18,16 +18,17 @@ from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderMode
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import StageRecipe
-from turingvit_hf.training.checkpoints import find_last_checkpoint, recipe_fingerprint
+from turingvit_hf.training.data.samples import iterate_captions
+from turingvit_hf.training.data.step_loader import StepLoader
 from turingvit_hf.training.distributed import barrier, rank
 from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.loop.checkpoints import find_last_checkpoint, recipe_fingerprint
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistillationObjective
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import ChainRecipe
-from turingvit_hf.training.samples import iterate_captions
-from turingvit_hf.training.stage_data import Collate, make_collate, make_evaluations
-from turingvit_hf.training.stage_folder import (
+from turingvit_hf.training.stages.data import Collate, make_collate, make_evaluations
+from turingvit_hf.training.stages.folder import (
     CHAIN,
     check_folder,
     check_is_free,
@@ -37,7 +38,7 @@ from turingvit_hf.training.stage_folder import (
     write_chain_report,
     write_report,
 )
-from turingvit_hf.training.stage_models import (
+from turingvit_hf.training.stages.models import (
     SMALL_VOCABULARY,
     find_start,
     load_tokenizer,
@@ -46,9 +47,8 @@ from turingvit_hf.training.stage_models import (
     make_masked_image_model,
     named_tokenizer,
 )
-from turingvit_hf.training.stage_report import CURVES, LOSSES, can_draw, draw_curves, model_card
-from turingvit_hf.training.step_loader import StepLoader
-from turingvit_hf.training.step_progress import StepProgress, describe_measurements
+from turingvit_hf.training.stages.progress import StepProgress, describe_measurements
+from turingvit_hf.training.stages.report import CURVES, LOSSES, can_draw, draw_curves, model_card
 from turingvit_hf.training.teachers import load_teacher
 from turingvit_hf.training.text import train_tokenizer
 from turingvit_hf.training.trainer import TuringViTTrainer

@@ -32,14 +32,14 @@ from turingvit_hf.processing.image_processing_turingvit import TuringViTImagePro
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.collators import ImageTextCollator
 from turingvit_hf.training.datasets import load_pairs, split_pairs
-from turingvit_hf.training.demonstration import Answer, ask_zero_shot, check_reload, generate_with_llava
+from turingvit_hf.training.demo.demonstration import Answer, ask_zero_shot, check_reload, generate_with_llava
+from turingvit_hf.training.demo.progress import TimeBudgetProgress
+from turingvit_hf.training.demo.threads import FastestThreads, one_thread
+from turingvit_hf.training.demo.timebox import TimeBudget, TimeBudgetCallback, time_based_schedule
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.objectives import ContrastiveObjective
 from turingvit_hf.training.output_folder import choose_folder, written_in_one_piece
-from turingvit_hf.training.progress import TimeBudgetProgress
 from turingvit_hf.training.text import small_text_config, train_tokenizer
-from turingvit_hf.training.threads import FastestThreads, one_thread
-from turingvit_hf.training.timebox import TimeBudget, TimeBudgetCallback, time_based_schedule
 from turingvit_hf.training.trainer import TuringViTTrainer
 
 
@@ -307,7 +307,7 @@ def draw(
 ) -> None:
     """Draws the report: queries are chosen by the seed, not by how well they did."""
     # not at the top: whoever uses the other steps needs no matplotlib
-    from turingvit_hf.training.report import NUM_RETRIEVED, Query, write_report
+    from turingvit_hf.training.demo.report import NUM_RETRIEVED, Query, write_report
 
     captions = test["caption"]
     queries = []

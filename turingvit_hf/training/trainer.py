@@ -16,27 +16,27 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 
 from turingvit_hf.training.arguments import OptimizerRecipe
-from turingvit_hf.training.callbacks import StepCallback
-from turingvit_hf.training.checkpoints import (
+from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.loop.callbacks import StepCallback
+from turingvit_hf.training.loop.checkpoints import (
     FINGERPRINT,
     check_checkpoint,
     find_last_checkpoint,
     remove_torn_checkpoints,
     write_json,
 )
-from turingvit_hf.training.ema import WeightAverage
-from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.evaluations import Evaluation
-from turingvit_hf.training.flops import TrainingFlops, peak_flops
-from turingvit_hf.training.guard import StepGuard
-from turingvit_hf.training.meter import TOTAL, NamedLosses, Throughput
+from turingvit_hf.training.loop.ema import WeightAverage
+from turingvit_hf.training.loop.evaluations import Evaluation
+from turingvit_hf.training.loop.flops import TrainingFlops, peak_flops
+from turingvit_hf.training.loop.guard import StepGuard
+from turingvit_hf.training.loop.meter import TOTAL, NamedLosses, Throughput
+from turingvit_hf.training.loop.optimizer import base_learning_rate, is_decayed, scale_learning_rates
+from turingvit_hf.training.loop.run_state import RunState
+from turingvit_hf.training.loop.sharding import allow_sharding_on_cpus, gathered, plain_name, reshard
+from turingvit_hf.training.loop.signals import StopSignals
+from turingvit_hf.training.loop.step_source import StepSource, WaitedFor, padding_share, skipped_rows
+from turingvit_hf.training.loop.whole_checkpoints import WholeCheckpointsTrainer
 from turingvit_hf.training.objective import Objective
-from turingvit_hf.training.optimizer import base_learning_rate, is_decayed, scale_learning_rates
-from turingvit_hf.training.run_state import RunState
-from turingvit_hf.training.sharding import allow_sharding_on_cpus, gathered, plain_name, reshard
-from turingvit_hf.training.signals import StopSignals
-from turingvit_hf.training.step_source import StepSource, WaitedFor, padding_share, skipped_rows
-from turingvit_hf.training.whole_checkpoints import WholeCheckpointsTrainer
 
 
 class TuringViTTrainer(WholeCheckpointsTrainer):

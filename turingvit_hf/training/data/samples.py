@@ -1,0 +1,346 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a row to a sample: which caption, which part of the picture, how large; decided first, decoded last.
+
+A sample's size is known from the header of its image, so that it can be given a place in a pack before it is decoded.
+Every random draw is keyed by seed, source, row and epoch: it is the same whenever and wherever the row is read.
+"""
+
+import logging
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from turingvit_hf.processing.geometry import draw_longer_sides, target_size
+from turingvit_hf.processing.pixels import resize_pixels
+from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.training.data.clips import ClipError, read_clip
+from turingvit_hf.training.data.draws import draws, permuted, seed_of
+from turingvit_hf.training.data.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
+from turingvit_hf.training.data.sources import Source, count_rows, open_source
+from turingvit_hf.training.data.streams import Position, RowStream
+from turingvit_hf.training.errors import BadRowError
+
+
+# of a random crop to a fixed size, as in Inception and torchvision's RandomResizedCrop
+CROP_ASPECTS = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter three: Chinese and Japanese
+BICUBIC = 3
+
+logger = logging.getLogger(__name__)
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will become of a row.
+
+    Attributes:
+        key: names the sample in every run: its source and row.
+        draw_key: what its random draws are keyed by; also has the seed and the epoch.
+        kind: `"image"` or `"video"`.
+        caption: the chosen caption; empty where none is wanted.
+        image_size: (height, width) of the whole picture in pixels.
+        box: the part that is taken.
+        size: (height, width) in pixels that this is resized to: whole patches.
+        flip: whether left and right change places.
+        num_tokens: patches of all frames.
+        media: an image yet to be decoded, or None for a clip.
+        frames: a clip's frames, ready.
+        notes: what is to be counted about it.
+    """
+
+    key: str
+    draw_key: str
+    kind: str
+    caption: str
+    image_size: tuple[int, int]
+    box: Box
+    size: tuple[int, int]
+    flip: bool
+    num_tokens: int
+    media: Media | None = None
+    frames: tuple[np.ndarray, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Sample:
+    """An image or clip, ready to be packed, and its caption.
+
+    Attributes:
+        key: names the sample in every run: its source and row.
+        draw_key: what its random draws are keyed by; also has the seed and the epoch.
+        kind: `"image"` or `"video"`.
+        frames: each (3, H, W) uint8, one for an image; H and W are whole patches.
+        caption: empty where none is wanted.
+        crop: (3, h, w) uint8, the picture after crop and flip, where it is asked for: not resized, but divided by a
+            whole number where it is at least four times as high and as wide as the frame.
+    """
+
+    key: str
+    draw_key: str
+    kind: str
+    frames: Sequence[np.ndarray]
+    caption: str = ""
+    crop: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SampleMaker:
+    """Plans samples from rows and makes them.
+
+    Args:
+        data: resolution, number of frames, budget of a pack.
+        patch_size: side of a patch in pixels.
+        resample: Pillow's filter for resizing.
+        is_random: False takes the whole image, unflipped, the longer side clamped and not drawn, and the first caption
+            of the likeliest column: for evaluation.
+        keep_crops: whether samples carry their crop.
+    """
+
+    data: DataRecipe
+    patch_size: int
+    resample: int = BICUBIC
+    is_random: bool = True
+    keep_crops: bool = False
+
+    def plan(self, source: Source, row: dict[str, Any], *, key: str, draw_key: str) -> Plan:
+        """Return the plan for a row. An image is not decoded, a clip is.
+
+        Raises:
+            BadRowError: the row cannot be used.
+        """
+        kind = source.recipe.kind
+        rng = draws(draw_key) if self.is_random else None
+        caption = choose_caption(source, row, rng) if source.caption_columns else ""
+        values = (row.get(column) for column in source.media_columns)
+        value = next((value for value in values if value is not None), None)
+        media = find_media(value, kind, root=source.root, is_confined=source.is_confined)
+        frames: list[np.ndarray] = []
+        if kind == "video":
+            frames = _read_clip(media, self.data.num_frames)
+        height, width = frames[0].shape[1:] if frames else image_size(media)
+        box = self._draw_box(height, width, rng)
+        flip = rng is not None and rng.random() < self.data.resolution.flip
+        size = self._size(box, draw_key, kind)
+        num_tokens = max(1, len(frames)) * (size[0] // self.patch_size) * (size[1] // self.patch_size)
+        plan = Plan(key, draw_key, kind, caption, (height, width), box, size, flip, num_tokens)
+        if not frames:
+            return replace(plan, media=media)
+        notes = () if len(frames) == self.data.num_frames else (f"clip has fewer than {self.data.num_frames} frames",)
+        ready = tuple(resize_pixels(_cut(frame, box, flip), size, self.resample) for frame in frames)
+        return replace(plan, frames=ready, notes=notes)
+
+    def make(self, plan: Plan) -> Sample:
+        """Return the sample of a plan.
+
+        Raises:
+            BadRowError: its image cannot be decoded, or has another size than its header says.
+        """
+        if plan.media is None:
+            return Sample(plan.key, plan.draw_key, plan.kind, plan.frames, plan.caption)
+        scale = min(plan.box[2] / plan.size[0], plan.box[3] / plan.size[1])
+        pixels = decode_image(plan.media, reduction=scale / DRAFT_MARGIN)
+        (height, width), (top, left, box_height, box_width), size = plan.image_size, plan.box, plan.size
+        if _is_turned(pixels.shape[1:], plan.image_size):
+            height, width, top, left, box_height, box_width = width, height, left, top, box_width, box_height
+            size = (size[1], size[0])
+        elif not _is_reduced(pixels.shape[1:], plan.image_size):
+            raise BadRowError(
+                "image has another size than its header says", f"{plan.key}: {pixels.shape[1:]}, {plan.image_size}"
+            )
+        y, x = pixels.shape[1] / height, pixels.shape[2] / width
+        box = (round(top * y), round(left * x), max(1, round(box_height * y)), max(1, round(box_width * x)))
+        part = _cut(pixels, box, plan.flip)
+        frames = (resize_pixels(part, size, self.resample),)
+        crop = (
+            _reduce(part, int(min(part.shape[1] / size[0], part.shape[2] / size[1]) / DRAFT_MARGIN))
+            if self.keep_crops
+            else None
+        )
+        return Sample(plan.key, plan.draw_key, plan.kind, frames, plan.caption, crop)
+
+    def _draw_box(self, height: int, width: int, rng: random.Random | None) -> Box:
+        """Return the part of an image that is taken: an area drawn from `crop_scale`, anywhere.
+
+        For a fixed size its aspect ratio is drawn too, from `CROP_ASPECTS`; else it is the image's own.
+        """
+        scale = self.data.resolution.crop_scale
+        if rng is None or scale == (1.0, 1.0):
+            return 0, 0, height, width
+        lowest, highest = (math.log(aspect) for aspect in CROP_ASPECTS)
+        for _ in range(CROP_TRIES):
+            area = height * width * rng.uniform(*scale)
+            aspect = width / height
+            if self.data.resolution.mode == "fixed":
+                aspect = math.exp(rng.uniform(lowest, highest))
+            box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < box_height <= height and 0 < box_width <= width:
+                top, left = rng.randint(0, height - box_height), rng.randint(0, width - box_width)
+                return top, left, box_height, box_width
+        return 0, 0, height, width
+
+    def _size(self, box: Box, draw_key: str, kind: str) -> tuple[int, int]:
+        resolution = self.data.resolution
+        bounds = {"patch_size": self.patch_size, "min_side": resolution.min_side, "max_side": resolution.max_side}
+        longer_side = None
+        if resolution.mode == "bounded" and self.is_random:
+            (longer_side,) = draw_longer_sides(1, seed_of(draw_key, "side"), **bounds)
+        return target_size(
+            *box[2:],
+            resolution=resolution.mode,
+            size=(resolution.size, resolution.size),
+            max_patches=max_patches_of(self.data, kind),
+            longer_side=longer_side,
+            **bounds,
+        )
+
+
+def max_patches_of(data: DataRecipe, kind: str) -> int:
+    """Return how many patches a frame may have: of clips no more than what leaves room for all frames."""
+    if kind == "image":
+        return data.resolution.max_patches
+    limit = data.frame_max_patches or data.resolution.max_patches
+    return max(1, min(limit, data.tokens_per_pack // data.num_frames))
+
+
+def choose_caption(source: Source, row: dict[str, Any], rng: random.Random | None) -> str:
+    """Return one of a row's captions, with single spaces.
+
+    The column is drawn by probability among those that hold a text, one text of a list evenly, and with probability
+    `first_sentence` only the first sentence is taken. Without `rng`: the likeliest column, the first text, all of it.
+
+    Raises:
+        BadRowError: there is no text.
+    """
+    texts = {name: texts_of(source, row, name) for name, share in source.caption_columns.items() if share > 0}
+    names = [name for name, found in texts.items() if found]
+    if not names:
+        raise BadRowError("caption is empty or no text", f"columns {list(texts)}")
+    shares = [source.caption_columns[name] for name in names]
+    if rng is None:
+        return texts[names[shares.index(max(shares))]][0]
+    caption = rng.choice(texts[rng.choices(names, shares)[0]])
+    if rng.random() < source.recipe.first_sentence:
+        caption = END_OF_SENTENCE.split(caption, maxsplit=1)[0]
+    return caption
+
+
+def texts_of(source: Source, row: dict[str, Any], column: str) -> list[str]:
+    """Return the texts in a column of captions, none empty: a text, a list of texts, or the name of a class."""
+    value = row.get(column)
+    names = source.class_names.get(column, [])
+    # -1 is how datasets say that there is no class
+    if isinstance(value, int) and 0 <= value < len(names):
+        value = names[value].replace("_", " ")
+    values = value if isinstance(value, list | tuple) else [value]
+    cleaned = [" ".join(text.split()) for text in values if isinstance(text, str)]
+    return [text for text in cleaned if text]
+
+
+def iterate_captions(sources: Sequence[SourceRecipe], *, num_captions: int) -> Iterator[str]:
+    """Yield up to `num_captions` captions of the sources, from each in proportion to its weight, without its images.
+
+    Every text of every column of captions counts. Rows by index are drawn evenly, streams are read from the front.
+    """
+    total = sum(recipe.weight for recipe in sources)
+    for recipe in sources:
+        left = math.ceil(num_captions * recipe.weight / total)
+        source = open_source(recipe)
+        for row, _ in _iterate_rows(source, shuffled=True):
+            if isinstance(row, BadRowError):
+                continue
+            texts = [text for column in source.caption_columns for text in texts_of(source, row, column)]
+            yield from texts[:left]
+            left -= len(texts)
+            if left <= 0:
+                break
+
+
+def iterate_samples(
+    source: SourceRecipe, data: DataRecipe, *, patch_size: int, num_samples: int, captions: bool = True
+) -> Iterator[Sample]:
+    """Yield up to `num_samples` samples for evaluation: rows in order, whole images, nothing drawn.
+
+    Rows that cannot be used are left out; how many and why is logged at the end.
+
+    Args:
+        source: where the rows are.
+        data: resolution, frames and the budget of a pack, which bounds a clip's size; its sources are not read.
+        patch_size: side of a patch in pixels.
+        num_samples: at most so many.
+        captions: whether each needs a caption.
+    """
+    opened = open_source(source, captions=captions)
+    maker = SampleMaker(data, patch_size, is_random=False)
+    skipped: Counter[str] = Counter()
+    left = num_samples
+    for row, name in _iterate_rows(opened, shuffled=False):
+        if left == 0:
+            break
+        try:
+            if isinstance(row, BadRowError):
+                raise row
+            key = f"{source.path}/{name}"
+            yield maker.make(maker.plan(opened, row, key=key, draw_key=key))
+            left -= 1
+        except BadRowError as error:
+            skipped[error.reason] += 1
+    for reason, count in skipped.items():
+        logger.warning("%d rows of %s left out: %s", count, source.path, reason)
+
+
+def _iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str, Any] | BadRowError, str]]:
+    if isinstance(source.rows, RowStream):
+        for row, name, _ in source.rows.iterate(Position(), index=0, num_shares=1, seed=0):
+            yield row, name
+        return
+    num_rows = count_rows(source.rows, source.recipe)
+    for position in range(num_rows):
+        index = permuted(position, num_rows, 0) if shuffled else position
+        try:
+            yield source.rows[index], str(index)
+        except BadRowError as error:
+            yield error, str(index)
+
+
+def _read_clip(media: Media, num_frames: int) -> list[np.ndarray]:
+    if not isinstance(media, bytes | Path):
+        raise BadRowError("row has no video", f"{media!r:.100}")
+    try:
+        return read_clip(media, num_frames=num_frames)
+    except ClipError as error:
+        raise BadRowError(error.reason, str(error)) from error
+
+
+def _cut(pixels: np.ndarray, box: Box, flip: bool) -> np.ndarray:
+    top, left, height, width = box
+    part = pixels[:, top : top + height, left : left + width]
+    return part[:, :, ::-1] if flip else part
+
+
+def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Return a copy, each side divided by the factor: a pack of large photographs would take gigabytes."""
+    if factor < 2 or min(pixels.shape[1:]) < 2 * factor:
+        return np.ascontiguousarray(pixels)
+    reduced = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1))).reduce(factor)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(reduced), -1, 0))
+
+
+def _is_reduced(shape: Sequence[int], expected: tuple[int, int]) -> bool:
+    """Whether a decoded (height, width) is `expected` or 1/2, 1/4 or 1/8 of it, rounded up."""
+    return any(tuple(shape) == tuple(-(-side // factor) for side in expected) for factor in (1, 2, 4, 8))
+
+
+def _is_turned(shape: Sequence[int], expected: tuple[int, int]) -> bool:
+    return not _is_reduced(shape, expected) and _is_reduced(shape, (expected[1], expected[0]))
