@@ -1,7 +1,11 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What the tests of training share: a dual encoder that takes milliseconds, its processor, and pairs to feed it."""
 
+import json
+
+import av
 import datasets
+import numpy as np
 import pytest
 import torch
 
@@ -54,3 +58,24 @@ def model(processor) -> TuringViTDualEncoderModel:
             logit_bias_init_value=-2.0,
         )
     )
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder of eight clips of moving squares, one of them broken, with captions."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for number in range(8):
+        name = f"clip{number}.mp4"
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream("mpeg4", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for step in range(10):
+                frame = np.full((32, 48, 3), 20 * number, np.uint8)
+                frame[8:20, 3 * step : 3 * step + 12] = 255 - 20 * number
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        rows.append({"file_name": name, "caption": f"a square of brightness {number} moves right"})
+    (folder / "clip3.mp4").write_bytes(b"this is no video")
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
