@@ -106,6 +106,13 @@ def test_alpha_is_laid_over_white(mode):
     assert pixels[1:, :, :2].max() < 120
 
 
+def test_a_picture_that_cannot_be_fetched_is_a_value_error():
+    # nothing answers on port 9 of this machine; the second has no such port at all
+    for url in ("http://127.0.0.1:9/picture.png", "http://127.0.0.1:99999/picture.png"):
+        with pytest.raises(ValueError, match=f"cannot fetch the image '{url}'"):
+            open_image(url)
+
+
 @pytest.mark.parametrize(
     ("mode", "transparency"), [("P", "index"), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0), ("I;16", 0)], ids=str
 )

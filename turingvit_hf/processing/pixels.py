@@ -60,7 +60,10 @@ def open_image(source: str | os.PathLike) -> Image.Image:
         ValueError: if it cannot be found, fetched or decoded.
     """
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        file = io.BytesIO(httpx.get(source, follow_redirects=True).raise_for_status().content)
+        try:
+            file = io.BytesIO(httpx.get(source, follow_redirects=True).raise_for_status().content)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ValueError(f"cannot fetch the image {source[:200]!r}: {error}") from error
     elif isinstance(source, os.PathLike) or os.path.isfile(source):
         file = source
     else:
