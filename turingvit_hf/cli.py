@@ -4,9 +4,11 @@
 Heavy imports stand inside the commands, so that `turingvit --help` does not wait for them.
 """
 
+import functools
 import importlib.util
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +117,43 @@ def swap(
         typer.echo(f"{type(result.model).__name__} in {out}; one image takes up to {result.image_tokens} tokens")
         typer.echo(f"newly initialized, to be trained first: {', '.join(result.newly_initialized) or 'nothing'}")
         typer.echo("next: `import turingvit_hf`, then AutoModelForImageTextToText and AutoProcessor load it")
+
+
+@app.command(
+    short_help="Ask a VLM about pictures.",
+    epilog="Example: turingvit chat --model my-vlm --image cat.jpg --prompt 'What is this?'",
+)
+def chat(
+    model: Annotated[str, typer.Option(help="The VLM with its processor: a folder or a hub id.")],
+    image: Annotated[list[str], typer.Option(help="A picture: a file or a URL; give the option again for more.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What to ask.", show_default="turn by turn, until an empty line")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+) -> None:
+    """Answer about pictures, word by word as the answer comes."""
+    typer.echo("loading torch and transformers", err=True)
+    with quiet_libraries(), one_line_errors():
+        from turingvit_hf.integrations.chat import converse, load_chat
+        from turingvit_hf.training.errors import InputError
+
+        if prompt is None and not is_terminal():
+            raise InputError("no question: give --prompt TEXT, or run the command in a terminal")
+        write = functools.partial(typer.echo, nl=False)
+        try:
+            conversation = load_chat(model, image, max_new_tokens=max_new_tokens)
+            if prompt is not None:
+                conversation.ask(prompt, write=write)
+                typer.echo()
+            else:
+                converse(conversation, read=lambda: input("> "), write=write)
+        except (ValueError, OSError) as error:  # what is refused, and what transformers cannot load
+            raise InputError(str(error)) from error
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked on standard input."""
+    return sys.stdin.isatty()
 
 
 @app.command(short_help="Show versions, devices and backends.", epilog="Example: turingvit info")

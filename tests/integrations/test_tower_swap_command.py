@@ -14,19 +14,13 @@ from tests.integrations.tiny import pictures, tiny_processor
 from turingvit_hf.cli import app
 
 
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }} {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}w30"
-)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A saved LLaVA with a chat template, a saved tower, and the VLM that the command made of them."""
     folder = tmp_path_factory.mktemp("swap")
     torch.manual_seed(0)
     vlm, processor = cases.make_llava()
-    processor.chat_template = TEMPLATE
+    processor.chat_template = cases.CHAT_TEMPLATE
     vlm.to(torch.bfloat16).save_pretrained(folder / "vlm")
     processor.save_pretrained(folder / "vlm")
     cases.make_tower().save_pretrained(folder / "tower")

@@ -40,6 +40,11 @@ from turingvit_hf.integrations.tower_swap import SwapResult
 IMAGE, VIDEO, BREAK, END = 4, 5, 6, 7
 # what a text is made of beside images
 WORDS = [f"w{index}" for index in range(8, 99)]
+# the parts of each message behind its role, and what an answer starts with
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}w30"
+)
 
 
 def tiny_tokenizer(image_token: str = "<image>") -> PreTrainedTokenizerFast:
