@@ -1,0 +1,206 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The two stages of LLaVA: alignment trains the projector alone, instruction tuning adapts the language model too."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
+
+from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
+from turingvit_hf.training.vlm.parts import VlmParts, find_parts
+
+
+Stage = Literal["align", "instruct"]
+TowerTraining = Literal["frozen", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class VlmStage:
+    """What of a VLM is trained.
+
+    Attributes:
+        stage: `"align"`: the projector alone, tower and language model frozen. `"instruct"`: the projector, LoRA
+            adapters on every linear layer of the language model, and the tower as `tower` says.
+        tower: `"frozen"`, `"lora"` or `"full"`; in stage `align` frozen.
+        lora_rank: rank of the adapters.
+        lora_alpha: their scale times the rank; None: twice the rank, as in LLaVA.
+        lora_dropout: of the adapters' input.
+        tower_learning_rate: for what is trained of the tower; None: that of everything else.
+    """
+
+    stage: Stage
+    tower: TowerTraining = "frozen"
+    lora_rank: int = 64
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.05
+    tower_learning_rate: float | None = None
+
+    def __post_init__(self):
+        if self.stage not in get_args(Stage):
+            raise InputError(f"stage={self.stage!r}, allowed are {get_args(Stage)}")
+        if self.tower not in get_args(TowerTraining):
+            raise InputError(f"tower={self.tower!r}, allowed are {get_args(TowerTraining)}")
+        if self.stage == "align" and self.tower != "frozen":
+            raise InputError(f"tower={self.tower!r} in stage 'align', which trains the projector alone")
+        if self.lora_rank < 1:
+            raise InputError(f"lora_rank={self.lora_rank}, it must be at least 1")
+
+
+def prepare_stage(vlm: PreTrainedModel, stage: VlmStage) -> PreTrainedModel | PeftModel:
+    """Return the model to train: the VLM with all but its projector frozen, or with adapters around it.
+
+    The VLM is changed in place. In stage `instruct` what trains is in the adapters' checkpoint, the projector and a
+    tower that is trained in full included; `merge_and_unload` gives the VLM back with all of it inside. A parameter
+    between tower and language model that is in no module of its own (LLaVA-NeXT's `image_newline`) stays frozen
+    there, since adapters' checkpoints hold modules.
+
+    Raises:
+        InputError: the VLM has adapters already, no TuringViT, or no projector.
+    """
+    if isinstance(vlm, PeftModel) or getattr(vlm, "peft_config", None):
+        raise InputError("the VLM has adapters already: merge them first, model.merge_and_unload()")
+    parts = find_parts(vlm)
+    if not parts.projector:
+        raise InputError(f"{type(vlm).__name__} has no module between tower and language model")
+    if stage.stage == "align":
+        vlm.requires_grad_(False)
+        for name in parts.projector:
+            vlm.get_submodule(name).requires_grad_(True)
+        for name in parts.loose:
+            vlm.get_parameter(name).requires_grad_(True)
+        return vlm
+    return get_peft_model(vlm, lora_config(vlm, parts, stage))
+
+
+def lora_config(vlm: PreTrainedModel, parts: VlmParts, stage: VlmStage) -> LoraConfig:
+    """Return the configuration of the adapters of stage `instruct`.
+
+    Tower and language model share names, `q_proj` for one: targets are told by a pattern of whole names, never by
+    their last part.
+    """
+    patterns = [linear_pattern(vlm, parts.language_model)]
+    saved = list(parts.projector)
+    if stage.tower == "lora":
+        patterns.append(linear_pattern(vlm, parts.tower, leave_out=("patch_embed",)))
+    if stage.tower == "full":
+        saved.append(parts.tower)
+    return LoraConfig(
+        r=stage.lora_rank,
+        lora_alpha=2 * stage.lora_rank if stage.lora_alpha is None else stage.lora_alpha,
+        lora_dropout=stage.lora_dropout,
+        target_modules="|".join(patterns),
+        modules_to_save=saved,
+    )
+
+
+def linear_pattern(model: nn.Module, name: str, *, leave_out: Sequence[str] = ()) -> str:
+    """Return a regular expression of the whole names of all linear layers in a module, and of nothing outside it.
+
+    Args:
+        model: the model that names start from.
+        name: the module in it; empty: all of it.
+        leave_out: last parts of the names of layers that are left out.
+    """
+    inside = model.get_submodule(name).named_modules()
+    paths = [key for key, module in inside if isinstance(module, nn.Linear)]
+    leaves = sorted({path.rpartition(".")[2] for path in paths} - set(leave_out))
+    prefix = re.escape(f"{name}.") if name else ""
+    return rf"{prefix}(?:.*\.)?(?:{'|'.join(map(re.escape, leaves))})"
+
+
+class VlmTrainer(Trainer):
+    """Trainer with a learning rate of its own for the tower, which reads the checkpoints of VLMs that it writes.
+
+    `save_pretrained` writes some families, LLaVA among them, under the names of older versions of transformers;
+    Trainer of 5.23 looks for today's and goes on from the weights that a run began with, with a warning.
+
+    Args:
+        tower_name: the tower's name in the VLM.
+        tower_learning_rate: None: that of everything else.
+        **kwargs: what Trainer takes.
+    """
+
+    def __init__(self, *, tower_name: str, tower_learning_rate: float | None = None, **kwargs):
+        self.tower_name = tower_name
+        self.tower_learning_rate = tower_learning_rate
+        super().__init__(**kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_weights(resume_from_checkpoint) or super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._load_weights(str(self.state.best_model_checkpoint)) or super()._load_best_model()
+
+    def _load_weights(self, checkpoint: str) -> bool:
+        """Whether a whole VLM was loaded here; adapters and sharded checkpoints are for Trainer."""
+        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        vlm: Any = self.model
+        vlm.load_state_dict(type(vlm).from_pretrained(checkpoint, dtype=vlm.dtype).state_dict())
+        return True
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return Trainer's optimizer, its groups split where the tower has another rate."""
+        optimizer = super().create_optimizer(model)
+        if self.tower_learning_rate is None:
+            return optimizer
+        inside = re.compile(rf"(^|\.){re.escape(self.tower_name)}\.")
+        trained: Any = self.model if model is None else model
+        tower = {id(p) for name, p in trained.named_parameters() if inside.search(name)}
+        for group in list(optimizer.param_groups):
+            moved = [parameter for parameter in group["params"] if id(parameter) in tower]
+            if moved:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in tower]
+                options = {key: value for key, value in group.items() if key != "params"}
+                optimizer.add_param_group({**options, "params": moved, "lr": self.tower_learning_rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+
+def make_vlm_trainer(
+    vlm: PreTrainedModel,
+    processor: ProcessorMixin,
+    stage: VlmStage,
+    *,
+    arguments: TrainingArguments,
+    train_dataset: ConversationDataset,
+    eval_dataset: ConversationDataset | None = None,
+) -> VlmTrainer:
+    """Return a trainer for one stage; `train(resume_from_checkpoint=True)` goes on where a run has ended.
+
+    The loss is the mean over all trained tokens of a step, however they are spread over devices and accumulation.
+
+    Args:
+        vlm: a VLM with a TuringViT in it; changed in place, see `prepare_stage`.
+        processor: its processor.
+        stage: what is trained.
+        arguments: Trainer's; `remove_unused_columns` is switched off, since samples are no dicts, and evaluation
+            keeps the loss alone.
+        train_dataset: made with the same processor; in stage `align` with `needs_images=True`.
+        eval_dataset: likewise.
+
+    Raises:
+        InputError: see `prepare_stage`; also for stage `align` on conversations without images.
+    """
+    if stage.stage == "align" and not train_dataset.needs_images:
+        raise InputError("stage 'align' learns nothing without images: make the data set with needs_images=True")
+    tower_name = find_parts(vlm).tower
+    arguments.remove_unused_columns = False
+    # the logits of a whole vocabulary at each token of a data set do not fit into memory
+    arguments.prediction_loss_only = True
+    return VlmTrainer(
+        model=prepare_stage(vlm, stage),
+        args=arguments,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        data_collator=ConversationCollator(processor),
+        processing_class=processor,
+        tower_name=tower_name,
+        tower_learning_rate=stage.tower_learning_rate,
+    )
