@@ -156,6 +156,26 @@ def is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
+@app.command(
+    short_help="Serve a VLM over HTTP, as `transformers serve` does.",
+    context_settings={"ignore_unknown_options": True},
+    # its help is that of transformers
+    add_help_option=False,
+)
+def serve(
+    arguments: Annotated[list[str] | None, typer.Argument(help="What stands behind `transformers serve`.")] = None,
+) -> None:
+    """Run `transformers serve`, with all its options, in a process that knows the package."""
+    with one_line_errors():
+        from turingvit_hf.integrations import serving
+        from turingvit_hf.training.errors import InputError
+
+        try:
+            serving.serve(arguments or [])
+        except (ValueError, OSError) as error:  # what is missing, and what transformers cannot load
+            raise InputError(str(error)) from error
+
+
 @app.command(short_help="Show versions, devices and backends.", epilog="Example: turingvit info")
 def info() -> None:
     """Show versions, devices, and which backend of linear attention runs on each device and why."""
