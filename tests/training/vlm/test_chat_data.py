@@ -191,7 +191,7 @@ def test_a_picture_that_breaks_when_decoded_is_replaced_and_counted(rows, proces
 
 
 def test_alignment_leaves_out_texts(rows, processor, picture_folder):
-    dataset = ConversationDataset(rows, processor, image_folder=picture_folder, needs_images=True, max_bad_share=0.3)
+    dataset = ConversationDataset(rows, processor, image_folder=picture_folder, needs_images=True)
     assert len(dataset) == 3
     assert dict(dataset.skipped) == {"conversation has no image": 1}
 

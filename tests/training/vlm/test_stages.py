@@ -36,9 +36,7 @@ def make_trainer(make_vlm, processor, rows, picture_folder, tmp_path):
     def make(name: str, *, folder: str = "run", vlm=None, **options):
         stage = STAGES[name]
         is_align = stage.stage == "align"
-        dataset = ConversationDataset(
-            rows, processor, image_folder=picture_folder, needs_images=is_align, max_bad_share=0.5
-        )
+        dataset = ConversationDataset(rows, processor, image_folder=picture_folder, needs_images=is_align)
         arguments = TrainingArguments(
             output_dir=str(tmp_path / folder),
             max_steps=4,

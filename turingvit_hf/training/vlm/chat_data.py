@@ -21,6 +21,8 @@ from turingvit_hf.training.vlm.conversations import parse_conversation
 
 
 IGNORE_INDEX = -100
+# the one reason to leave out a row that is not bad
+NO_IMAGE = "conversation has no image"
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class ConversationDataset(Dataset):
         image_folder: where relative paths of images start.
         max_length: most tokens of a conversation, those of images included; None: no limit.
         needs_images: leave out conversations without an image, from which a projector learns nothing.
-        max_bad_share: the largest share of rows that may be left out.
+        max_bad_share: the largest share of rows that may be left out, not counting those that only lack an image.
 
     Raises:
         InputError: the chat template cannot be trained with, or more than `max_bad_share` of the rows are unusable.
@@ -87,21 +89,22 @@ class ConversationDataset(Dataset):
         self._report(max_bad_share)
 
     def _report(self, max_bad_share: float) -> None:
-        num_bad = sum(self.skipped.values())
-        num_rows = num_bad + len(self.samples)
+        num_skipped = sum(self.skipped.values())
+        num_rows = num_skipped + len(self.samples)
+        num_bad = num_skipped - self.skipped[NO_IMAGE]
         for reason, count in self.skipped.most_common():
             logger.warning("%d of %d conversations left out: %s", count, num_rows, reason)
         if not self.samples or num_bad > max_bad_share * num_rows:
             reasons = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.most_common(3)) or "no rows"
             raise InputError(
-                f"{num_bad} of {num_rows} conversations cannot be used ({reasons}); at most a share of "
+                f"{num_skipped} of {num_rows} conversations cannot be used ({reasons}); at most a share of "
                 f"{max_bad_share} may be left out"
             )
 
     def _read(self, row: Any) -> ChatSample:
         conversation = parse_conversation(row, self.image_folder)
         if self.needs_images and not conversation.images:
-            raise BadRowError("conversation has no image")
+            raise BadRowError(NO_IMAGE)
         text, answers = self.renderer.render(conversation.messages)
         if text.count(self.renderer.image_token) != len(conversation.images):
             raise BadRowError("chat template left images out of the text")
