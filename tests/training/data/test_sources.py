@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.data_files import FORMS, NUM_PICTURES, add_to_tar, caption, encoded, picture, write
 from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.training.data import rows
 from turingvit_hf.training.data.samples import iterate_captions, iterate_samples
 from turingvit_hf.training.data.sources import open_source
 from turingvit_hf.training.data.streams import Position, RowStream
@@ -48,6 +49,15 @@ def test_compressed_tars_stream(tmp_path):
     assert len(captions_of(SourceRecipe(str(packed)))) == NUM_PICTURES
     with pytest.raises(InputError, match="a compressed tar needs streaming: true"):
         open_source(SourceRecipe(str(packed), streaming=False))
+
+
+def test_a_stream_is_opened_by_its_first_sample_alone(tmp_path, monkeypatch):
+    path = write("webdataset", tmp_path / "data")
+    keys_read = []
+    decode = rows.decode_tar_sample
+    monkeypatch.setattr(rows, "decode_tar_sample", lambda *args: keys_read.append(args[0]) or decode(*args))
+    open_source(SourceRecipe(str(path)))
+    assert len(keys_read) == 1
 
 
 def test_a_hub_dataset_is_opened_by_datasets(tmp_path):

@@ -2,6 +2,7 @@
 """Rows in order: shards that are read front to back, with a position that is a few numbers."""
 
 import gzip
+import itertools
 import lzma
 import tarfile
 import zlib
@@ -121,7 +122,8 @@ class TarStream(RowStream):
         super().__init__(len(paths), (), max_rows)
         rows = (row for shard in range(len(paths)) for row in self.read_shard(shard, 0))
         first = next(rows, {})
-        row = next((row for row in (first, *rows) if not isinstance(row, BadRowError)), None)
+        # no further than it must: the tars may hold terabytes
+        row = next((row for row in itertools.chain((first,), rows) if not isinstance(row, BadRowError)), None)
         if row is None:
             raise InputError(f"none of {len(paths)} tars has a sample that can be read: {first}")
         self.columns = columns_of_tar(row)
