@@ -267,6 +267,8 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch):
     plan = describe_plan(load_recipe("18l/stage1"), out=tmp_path, num_ranks=5)
     assert "NOT a whole number of packs: 432 / 5" in plan
     assert "55,296 images" in plan
+    # frames of at most 4,096 patches, images of at most 9,216
+    assert "at least 910 images or 256 clips" in describe_plan(load_recipe("18l/stage4"), out=tmp_path, num_ranks=1)
     assert "init_from: OUT/stage1" in CliRunner().invoke(app, ["pretrain", "--recipe", "tiny/all", "--dry-run"]).output
 
 

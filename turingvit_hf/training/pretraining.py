@@ -75,7 +75,7 @@ def run_pretraining(recipe: StageRecipe, *, out: str | Path, resume: bool = Fals
     """Runs a stage and returns its folder, which then holds `model/`, `vision_tower/`, `report.json` and more.
 
     Every process of a distributed run calls it with the same arguments; one of them writes. On SIGTERM or SIGINT a
-    checkpoint is written and the function returns; `stage_folder.is_finished` tells the difference.
+    checkpoint is written and the function returns; `is_finished` of `stages/folder.py` tells the difference.
 
     Args:
         recipe: what to do.

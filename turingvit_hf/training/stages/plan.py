@@ -9,6 +9,7 @@ import torch
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
+from turingvit_hf.training.data.samples import max_patches_of
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint
 from turingvit_hf.training.stages.folder import is_finished
 from turingvit_hf.training.stages.models import SMALL
@@ -74,7 +75,8 @@ def _images(recipe: StageRecipe) -> str:
     images = f"at least {num_patches // most:,} images"
     if recipe.stage != "image_video":
         return images
-    return f"{images} or {num_patches // most // recipe.data.num_frames:,} clips"
+    most = min(most, max_patches_of(recipe.data, "video"))
+    return f"{images} or {num_patches // (most * recipe.data.num_frames):,} clips"
 
 
 def _describe_source(source: SourceRecipe) -> str:
