@@ -203,6 +203,10 @@ def test_a_folder_that_is_not_free_is_refused(chain, overrides, tmp_path):
     changed = load_recipe("tiny/stage1", [*SMALL, *PICTURES, "training.learning_rate=3e-3"])
     with pytest.raises(InputError, match=r"learning_rate was 0\.002, is 0\.003"):
         run_pretraining(changed, out=chain / "stage1", resume=True)
+    # the optimizer's state has it, so a change would be without effect
+    changed = load_recipe("tiny/stage1", [*SMALL, *PICTURES, "training.adam_beta2=0.9"])
+    with pytest.raises(InputError, match=r"adam_beta2 was 0\.98, is 0\.9"):
+        run_pretraining(changed, out=chain / "stage1", resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds no recipe\.yaml"):
         run_pretraining(first, out=tmp_path, resume=True)

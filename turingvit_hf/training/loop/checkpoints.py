@@ -30,7 +30,16 @@ NAME = re.compile(r"checkpoint-(\d+)")
 FINGERPRINT = "fingerprint.json"
 
 # of TrainingArguments; a resumed run takes these from the checkpoint, so a change would have no effect
-TRAINING_KEYS = ("seed", "optim", "learning_rate", "weight_decay", "lr_scheduler_type")
+TRAINING_KEYS = (
+    "seed",
+    "optim",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "lr_scheduler_type",
+)
 
 
 def find_last_checkpoint(folder: str | Path) -> Path | None:
@@ -122,7 +131,8 @@ def read_tensors(path: Path) -> Any:
 def recipe_fingerprint(recipe: StageRecipe) -> dict[str, Any]:
     """What must be the same for a run to go on from a checkpoint, as plain values.
 
-    Left out is what changes no result or may change on the way: workers, limits, evaluation, number of steps.
+    Left out is what changes no result or may change on the way: workers, limits, evaluation, number of steps, the form
+    of the schedule, precision, clipping.
     """
     values = recipe.to_dict()
     for section, names in {
