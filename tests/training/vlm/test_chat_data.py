@@ -32,6 +32,7 @@ FORGETFUL = (
     "{% if message['role'] == 'assistant' and loop.last %}<think></think>{% endif %}" + PARTS + "{{ '</s>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
+ADDING = "{% for message in messages %}{{ '<|im_start|>' + message['content'] }}{% endfor %}"
 TEXT_ONLY = "{% for message in messages %}{{ message['role'] ~ message['content'] ~ '</s>' }}{% endfor %}"
 
 
@@ -101,11 +102,12 @@ def test_a_sample_is_what_the_trained_model_is_asked_with(rows, processor, pictu
     ("template", "reason"),
     [
         (FORGETFUL, "changes what came before"),
+        (ADDING, "refuses the conversation"),
         (TEXT_ONLY, "does not write '<image>'|marks|changes"),
         ("{{ raise_exception('never') }}", "never"),
         (None, "no chat template"),
     ],
-    ids=["forgetful", "text only", "refusing", "none"],
+    ids=["forgetful", "adding", "text only", "refusing", "none"],
 )
 def test_templates_that_cannot_be_trained_with_are_refused(processor, template, reason):
     processor.chat_template = template

@@ -108,7 +108,8 @@ class ChatRenderer:
                 return_assistant_tokens_mask=does_mark,
                 **self.tokenizer.special_tokens_map,
             )
-        except jinja2.TemplateError as error:
+        # a template for texts adds a list of parts to a text
+        except (jinja2.TemplateError, TypeError) as error:
             raise BadRowError("chat template refuses the conversation", str(error)) from error
         return text, [(int(start), int(end)) for start, end in marked[0]] if does_mark else []
 
