@@ -210,6 +210,16 @@ def test_an_image_token_in_a_text_is_refused(processor, tokenizer):
         ChatRenderer(processor).render(messages)
 
 
+def test_a_processor_that_adds_to_texts_is_refused(rows, processor, picture_folder, monkeypatch):
+    dataset = ConversationDataset(rows, processor, image_folder=picture_folder)
+    call = type(processor).__call__
+    monkeypatch.setattr(
+        type(processor), "__call__", lambda self, text, **kwargs: call(self, text=["more" + t for t in text], **kwargs)
+    )
+    with pytest.raises(InputError, match="puts words of its own into texts"):
+        ConversationCollator(processor)([dataset[0]])
+
+
 def test_files_of_rows(rows, tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")

@@ -160,7 +160,7 @@ class ConversationCollator:
         processor: that of the VLM.
 
     Raises:
-        InputError: when called, where the processor does not say where images are in a text.
+        InputError: when called, where the processor does not say where images are in a text, or adds to it.
     """
 
     def __init__(self, processor: ProcessorMixin):
@@ -188,6 +188,11 @@ class ConversationCollator:
         for sample, replaced in zip(samples, replacements, strict=True):
             if len(replaced) != len(sample.images):
                 raise InputError(f"{type(self.processor).__name__} does not say where images are in a text")
+        for sample, replaced, places in zip(samples, replacements, offsets, strict=True):
+            growth = replaced[-1]["new_span"][1] - replaced[-1]["span"][1] if replaced else 0
+            if max(end for _, end in places) > len(sample.text) + growth:
+                # PaliGemma's does: answers would be looked for in the wrong places
+                raise InputError(f"{type(self.processor).__name__} puts words of its own into texts")
         labels = [
             token_labels(ids, offsets=places, spans=sample.answers, replacements=replaced, ignore_index=IGNORE_INDEX)
             for ids, places, sample, replaced in zip(
