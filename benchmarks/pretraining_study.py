@@ -1,5 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""What each stage of the tiny chain is worth: the four stages and, beside them, stage 2 from random weights.
+"""What each stage of the tiny chain is worth: the four stages and, beside them, stage 2 from other beginnings.
+
+Those are random weights, and a stage 1 whose teacher is a network and not `hog`: the tower that stage 2 from random
+weights left, which has seen the captions of the same pictures.
 
     python examples/prepare_pretraining_data.py
     python benchmarks/pretraining_study.py --out study --seeds 0 1 2
@@ -25,7 +28,13 @@ from turingvit_hf.training.recipes import load_chain, load_recipe
 
 
 SCRATCH = "stage2-from-scratch"
-STAGES = ("stage1", "stage2", SCRATCH, "stage3", "stage4")
+BY_TOWER = ("stage1-by-tower", "stage2-by-tower")
+STAGES = ("stage1", "stage2", SCRATCH, *BY_TOWER, "stage3", "stage4")
+BEGINNINGS = {
+    "stage2": ("from stage 1 by hog", "tab:blue"),
+    SCRATCH: ("from random weights", "tab:orange"),
+    BY_TOWER[1]: ("from stage 1 by a tower", "tab:green"),
+}
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
@@ -47,18 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_seed(folder: Path, overrides: Sequence[str]) -> None:
-    """Runs chain and comparison of one seed, as far as they are not there yet."""
+    """Runs chain and comparisons of one seed, as far as they are not there yet."""
     started = time.monotonic()
     chain = folder / "chain"
     run_chain(load_chain("tiny/all", overrides), out=chain, resume=chain.exists())
     print(f"{chain}: the chain is done, {time.monotonic() - started:.0f} s in this run")
     scratch = folder / SCRATCH
     run_pretraining(load_recipe("tiny/stage2", overrides), out=scratch, resume=scratch.exists())
+    first, second = (folder / name for name in BY_TOWER)
+    by_tower = [*overrides, f"teacher.model={scratch.absolute() / 'vision_tower'}"]
+    run_pretraining(load_recipe("tiny/stage1", by_tower), out=first, resume=first.exists())
+    from_first = [*overrides, f"init_from={first.absolute()}"]
+    run_pretraining(load_recipe("tiny/stage2", from_first), out=second, resume=second.exists())
 
 
 def read_reports(folder: Path) -> dict[str, dict[str, Any]]:
     """The report of each stage of a seed."""
-    places = {name: folder / "chain" / name for name in STAGES} | {SCRATCH: folder / SCRATCH}
+    places = {name: folder / (name if "-" in name else f"chain/{name}") for name in STAGES}
     return {name: json.loads((place / "report.json").read_text()) for name, place in places.items()}
 
 
@@ -99,18 +113,18 @@ def as_table(summary: dict[str, dict[str, list[float]]], *, num_seeds: int) -> T
 
 
 def draw(path: Path, reports: Sequence[dict[str, dict[str, Any]]]) -> None:
-    """Draws stage 1's loss, and stage 2's recalls from stage 1's tower and from random weights, a line a seed."""
+    """Draws stage 1's loss by both teachers, and stage 2's recalls from each beginning, a line a seed."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     loss_axes, *recall_axes = figure.subplots(1, 3)
-    for report in reports:
-        loss_axes.plot(*curve(report["stage1"], "cosine"), color="tab:blue", linewidth=1)
+    for number, report in enumerate(reports):
+        for stage, label, color in (("stage1", "hog", "tab:blue"), (BY_TOWER[0], "a tower", "tab:green")):
+            steps, losses = curve(report[stage], "cosine")
+            loss_axes.plot(steps, losses, color=color, linewidth=1, label=None if number else f"teacher: {label}")
     loss_axes.set(title="Stage 1: 1 - cos on masked patches", xlabel="step")
+    loss_axes.legend(frameon=False)
     for axes, direction in zip(recall_axes, DIRECTIONS, strict=True):
         for number, report in enumerate(reports):
-            for stage, label, color in (
-                ("stage2", "from stage 1", "tab:blue"),
-                (SCRATCH, "from random weights", "tab:orange"),
-            ):
+            for stage, (label, color) in BEGINNINGS.items():
                 steps, recalls = curve(report[stage], f"eval_retrieval_{direction}_R@1")
                 axes.plot(steps, recalls, color=color, marker="o", markersize=3, label=None if number else label)
         axes.set(title=f"Stage 2: {direction.replace('_', ' ')} R@1", xlabel="step")

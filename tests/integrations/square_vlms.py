@@ -29,7 +29,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from tests.integrations.tower_swap_cases import IMAGE, VIDEO, WORDS, text_config
+from tests.integrations.tower_swap_cases import IMAGE, VIDEO, WORDS, needs_torchvision, text_config
 
 
 SIDE, OLD_PATCH = 16, 2
@@ -72,6 +72,7 @@ def tokenizer(tokens: list[str], **names: str) -> PreTrainedTokenizerFast:
 
 def make_internvl():
     """An InternVL that merges two by two tokens and cuts an image into up to four squares."""
+    needs_torchvision()
     config = InternVLConfig(
         vision_config=VISION | {"image_size": [SIDE, SIDE], "patch_size": [OLD_PATCH, OLD_PATCH]},
         text_config=text_config(),
@@ -161,6 +162,7 @@ def make_idefics3():
 
 def make_smolvlm():
     """A SmolVLM with the same sizes."""
+    needs_torchvision()
     config = SmolVLMConfig(
         vision_config=VISION, text_config=text_config(), image_token_id=IMAGE, tie_word_embeddings=False
     )

@@ -68,6 +68,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def make_qwen2_5():
     """A Qwen2.5-VL with patches of 2 pixels and 2 frames."""
+    cases.needs_torchvision()
     config = Qwen2_5_VLConfig(
         vision_config=Qwen2_5_VLVisionConfig(depth=2, window_size=8, fullatt_block_indexes=[1], **VISION).to_dict(),
         text_config=TEXT | {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
@@ -84,6 +85,7 @@ def make_qwen2_5():
 
 def make_qwen3():
     """A Qwen3-VL that reads features after the first and the third of its four layers."""
+    cases.needs_torchvision()
     vision = VISION | {"depth": 4, "deepstack_visual_indexes": [0, 2], "num_position_embeddings": 16}
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     config = Qwen3VLConfig(

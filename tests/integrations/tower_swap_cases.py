@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -31,6 +32,7 @@ from transformers import (
     ProcessorMixin,
     SiglipVisionConfig,
 )
+from transformers.utils import is_torchvision_available
 
 from tests.integrations.tiny import pictures, tiny_config, tiny_processor, tiny_text_config
 from turingvit_hf import TuringViTModel
@@ -83,6 +85,12 @@ def clip_config(image_size: int = 16) -> CLIPVisionConfig:
     )
 
 
+def needs_torchvision():
+    """Skips the test where torchvision is not installed: some of transformers' own processors are made of it."""
+    if not is_torchvision_available():
+        pytest.skip("transformers' processor of this family needs torchvision")
+
+
 def make_llava(**text) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A LLaVA-1.5 with a CLIP tower."""
     config = LlavaConfig(vision_config=clip_config(), text_config=text_config(**text), image_token_index=IMAGE)
@@ -130,6 +138,7 @@ def pixtral_config() -> PixtralVisionConfig:
 
 def pixtral_processor(spatial_merge_size: int) -> PixtralProcessor:
     """Pixtral's processor; which image processor it came with does not matter for a swap."""
+    needs_torchvision()
     return PixtralProcessor(
         tiny_processor(return_image_sizes=True),
         tiny_tokenizer("[IMG]"),
@@ -159,6 +168,7 @@ def make_llava_next() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def make_llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     """A LLaVA-OneVision with squares of 16 pixels."""
+    needs_torchvision()
     pinpoints = [[rows * 16, columns * 16] for rows in range(1, 4) for columns in range(1, 4)]
     vision = SiglipVisionConfig(
         hidden_size=24,
