@@ -154,6 +154,12 @@ def test_a_finished_chain_is_left_as_it_is(chain, overrides):
     assert {path: path.stat().st_mtime_ns for path in chain.rglob("*")} == before
 
 
+def test_a_finished_chain_is_found_under_another_spelling_of_its_folder(chain, overrides, monkeypatch):
+    monkeypatch.chdir(chain.parent)
+    folder = run_chain(load_chain("tiny/all", overrides), out=f"../{chain.parent.name}/{chain.name}", resume=True)
+    assert folder == chain / "stage4"
+
+
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_a_resumed_stage_equals_one_that_ran_through(chain, overrides, number, tmp_path):
     """From a copy of its checkpoint after step 2, as a killed run leaves it: same losses, same weights, bit by bit."""

@@ -25,6 +25,7 @@ from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint, recipe_fingerprint
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistillationObjective
+from turingvit_hf.training.output_folder import written_in_one_piece
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import ChainRecipe
 from turingvit_hf.training.stages.data import Collate, make_collate, make_evaluations
@@ -122,7 +123,8 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
     Raises:
         InputError: as `run_pretraining`.
     """
-    root = Path(out).expanduser()
+    # stages name each other by their folders, and a resumed chain may be given another spelling of them
+    root = Path(out).expanduser().resolve()
     check_is_free(root, resume=resume)
     barrier()
     folder, stages = root, chain.in_folder(root)
@@ -195,7 +197,8 @@ def _trained_tokenizer(recipe: StageRecipe, folder: Path, *, is_writer: bool) ->
         assert recipe.text is not None, "asked for with captions only"
         captions = iterate_captions(recipe.data.sources, num_captions=NUM_TOKENIZER_CAPTIONS)
         tokenizer = train_tokenizer(captions, vocab_size=SMALL_VOCABULARY, max_length=recipe.text.max_tokens)
-        tokenizer.save_pretrained(place)
+        with written_in_one_piece(place) as partial:
+            tokenizer.save_pretrained(partial)
         logger.info("trained a tokenizer of %d subwords on the captions", len(tokenizer))
     barrier()
     return named_tokenizer(str(place), "the stage's own tokenizer")
