@@ -42,9 +42,9 @@ def extract(folder, images, **options):
     return pipeline("image-feature-extraction", model=folder)(images, return_tensors=True, **options)
 
 
-def check_classes(folder, model, images, batch_size):
+def check_classes(folder, model, images, batch_size, **options):
     """Asserts that the pipeline gives each image the classifier's own probabilities."""
-    results = pipeline("image-classification", model=folder)(images, batch_size=batch_size, top_k=4)
+    results = pipeline("image-classification", model=folder, **options)(images, batch_size=batch_size, top_k=4)
     assert len(results) == len(images)
     for image, result in zip(images, results, strict=True):
         scores = {entry["label"]: entry["score"] for entry in result}
@@ -151,13 +151,16 @@ def test_a_processor_with_sizes_is_saved_as_one_without(checkpoints, saved_with_
     check_classes(saved_with_sizes["classifier"], checkpoints["classifier"][1], images, batch_size)
 
 
+REFUSED = pytest.raises(ValueError, match="is not for pipeline")
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 8])
 def test_sizes_written_by_hand_are_refused_or_right(checkpoints, tmp_path, batch_size):
     for name in ("tower", "classifier"):
         checkpoints[name][1].save_pretrained(tmp_path / name)
         settings = tiny_processor(return_image_sizes=True).to_dict()
         (tmp_path / name / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError, match="has return_image_sizes=True"):
+    with REFUSED:
         extract(str(tmp_path / "tower"), SAME[:5], batch_size=batch_size)
     check_classes(str(tmp_path / "classifier"), checkpoints["classifier"][1], SAME[:5], batch_size)
 
@@ -165,5 +168,24 @@ def test_sizes_written_by_hand_are_refused_or_right(checkpoints, tmp_path, batch
 def test_features_with_the_processor_of_a_vlm_are_refused(checkpoints, tmp_path):
     checkpoints["tower"][1].save_pretrained(tmp_path)
     tiny_llava_processor().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"has return_image_sizes=True.*processor_config\.json"):
+    with REFUSED:
         extract(str(tmp_path), SAME)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("flag", ["do_pack", "return_image_sizes"])
+@pytest.mark.parametrize("name", ["tower", "tower without head"])
+def test_features_from_a_flagged_object_or_call_are_refused(checkpoints, name, flag, batch_size):
+    folder, model = checkpoints[name]
+    task = "image-feature-extraction"
+    with REFUSED:
+        pipeline(task, model=model, image_processor=tiny_processor(**{flag: True}))(SAME, batch_size=batch_size)
+    with REFUSED:
+        pipeline(task, model=folder)(SAME, batch_size=batch_size, image_processor_kwargs={flag: True})
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("flag", ["do_pack", "return_image_sizes"])
+def test_classes_from_a_flagged_object_are_right(checkpoints, flag, batch_size):
+    folder, model = checkpoints["classifier"]
+    check_classes(folder, model, SAME[:5], batch_size, image_processor=tiny_processor(**{flag: True}))

@@ -2,6 +2,7 @@
 """The image processor: pictures of any kind and size to packed patches, one dense batch, or a padded batch."""
 
 import copy
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -19,6 +20,20 @@ from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pi
 
 
 logger = logging.get_logger(__name__)
+
+
+def _feature_pipeline_calls() -> bool:
+    """Return whether transformers' pipeline for features of images is what called the image processor.
+
+    Its calls look like anyone's, and it drops results without an error where the tower's first dimension is not the
+    batch; so the callers' frames are read, and only where a flag was set that leads there.
+    """
+    frame = inspect.currentframe()
+    for _ in range(5):  # this function, preprocess, __call__ and the pipeline's own preprocess, and one to spare
+        frame = frame.f_back if frame else None
+        if frame and getattr(frame.f_locals.get("self"), "task", None) == "image-feature-extraction":
+            return True
+    return False
 
 
 class TuringViTImageProcessorKwargs(ImagesKwargs, total=False):
@@ -147,26 +162,6 @@ class TuringViTImageProcessor(PilBackend):
         saved.return_image_sizes = False
         return saved.save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
-    @classmethod
-    def get_image_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the saved settings, and the arguments that are left over.
-
-        Raises:
-            ValueError: where a pipeline for features of images loads settings with `return_image_sizes=True`, which
-                were written by hand or by a VLM's processor.
-        """
-        settings, unused = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-        # a pipeline names its task here alone; once loaded, its calls look like those of a VLM's processor
-        if kwargs.get("_from_pipeline") == "image-feature-extraction" and settings.get("return_image_sizes"):
-            raise ValueError(
-                f"the image processor in {pretrained_model_name_or_path} has return_image_sizes=True; the pipeline "
-                "would return a wrong number of results: set it to false in preprocessor_config.json or "
-                "processor_config.json, or pass the pipeline an image_processor without it"
-            )
-        return settings, unused
-
     def preprocess(self, images: ImageInput, **kwargs: Unpack[TuringViTImageProcessorKwargs]) -> BatchFeature:
         """Return the images as model inputs, in the form that the class's table names.
 
@@ -176,9 +171,17 @@ class TuringViTImageProcessor(PilBackend):
             **kwargs: any of `TuringViTImageProcessorKwargs`, for this call only.
 
         Raises:
-            ValueError: for no images, for options that contradict each other, and for an image that is empty, has a
-                wrong number of channels or cannot be read, naming its index.
+            ValueError: for no images, for options that contradict each other, for an image that is empty, has a wrong
+                number of channels or cannot be read, naming its index, and for a form that the pipeline for features
+                of images cannot cut into images again.
         """
+        for flag in ("do_pack", "return_image_sizes"):
+            if kwargs.get(flag, getattr(self, flag)) and _feature_pipeline_calls():
+                raise ValueError(
+                    f"{flag}=True is not for pipeline('image-feature-extraction'): the tower then runs a batch as one "
+                    "row of tokens, and the pipeline would return a wrong number of results. Leave the flag out, or "
+                    "call processor and model directly"
+                )
         return super().preprocess(images, **self._without_foreign_size(kwargs))
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
