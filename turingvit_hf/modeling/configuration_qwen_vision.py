@@ -1,19 +1,16 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The configuration of a tower in the place of the vision model of Qwen2.5-VL or Qwen3-VL."""
 
-from typing import Any, ClassVar
-
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
 
-from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.configuration_wrapped import TuringViTWrappedConfig
 
 
 MERGERS = ("qwen2_5_vl", "qwen3_vl")
 
 
 @strict
-class TuringViTQwenVisionConfig(PreTrainedConfig):
+class TuringViTQwenVisionConfig(TuringViTWrappedConfig):
     """Configuration of a tower with the patch merger of a Qwen, which is that VLM's projector.
 
     Args:
@@ -30,10 +27,7 @@ class TuringViTQwenVisionConfig(PreTrainedConfig):
     """
 
     model_type = "turingvit_qwen_vision"
-    base_config_key = "vision_config"
-    sub_configs_defaults: ClassVar[dict] = {"tower_config": TuringViTConfig}
 
-    tower_config: Any = None  # a TuringViTConfig once this is built
     merger: str = "qwen2_5_vl"
     out_hidden_size: int = 3584
     spatial_merge_size: int = 2
@@ -59,21 +53,6 @@ class TuringViTQwenVisionConfig(PreTrainedConfig):
     def in_channels(self) -> int:
         """Channels of the pixels."""
         return self.tower_config.num_channels
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """The tower's number of layers."""
-        return self.tower_config.num_hidden_layers
-
-    @property
-    def num_attention_heads(self) -> int:
-        """The tower's heads."""
-        return self.tower_config.num_attention_heads
-
-    @property
-    def initializer_range(self) -> float:
-        """Standard deviation of new weights."""
-        return self.tower_config.initializer_range
 
     def validate_merger(self):
         """The merger is one that there is, and Qwen3-VL's layers are the tower's, ascending."""

@@ -1,19 +1,16 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The configuration of a tower that gives fewer tokens: several by several patches become one, without a parameter."""
 
-from typing import Any, ClassVar
-
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
 
-from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.modeling.configuration_wrapped import TuringViTWrappedConfig
 
 
 REDUCTIONS = ("mean_pool", "pixel_unshuffle")
 
 
 @strict
-class TuringViTReducedConfig(PreTrainedConfig):
+class TuringViTReducedConfig(TuringViTWrappedConfig):
     """Configuration of a tower whose tokens are merged; to a VLM it is a tower with larger patches.
 
     `hidden_size` and `patch_size` are those of what comes out, which is what a VLM builds its projector and counts its
@@ -29,10 +26,7 @@ class TuringViTReducedConfig(PreTrainedConfig):
     """
 
     model_type = "turingvit_reduced"
-    base_config_key = "vision_config"
-    sub_configs_defaults: ClassVar[dict] = {"tower_config": TuringViTConfig}
 
-    tower_config: Any = None  # a TuringViTConfig once this is built
     token_reduction: str = "mean_pool"
     merge_size: int = 2
 
@@ -53,16 +47,6 @@ class TuringViTReducedConfig(PreTrainedConfig):
         return self.tower_config.image_size
 
     @property
-    def num_hidden_layers(self) -> int:
-        """The tower's number of layers."""
-        return self.tower_config.num_hidden_layers
-
-    @property
-    def num_attention_heads(self) -> int:
-        """The tower's heads."""
-        return self.tower_config.num_attention_heads
-
-    @property
     def num_channels(self) -> int:
         """Channels of the pixels."""
         return self.tower_config.num_channels
@@ -71,11 +55,6 @@ class TuringViTReducedConfig(PreTrainedConfig):
     def layer_norm_eps(self) -> float:
         """What the tower's norms add to the mean square."""
         return self.tower_config.rms_norm_eps
-
-    @property
-    def initializer_range(self) -> float:
-        """Standard deviation of the tower's new weights."""
-        return self.tower_config.initializer_range
 
     def validate_reduction(self):
         """The reduction is one that there is, of at least two patches."""
