@@ -29,7 +29,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from tests.integrations.tower_swap_cases import IMAGE, VIDEO, WORDS, needs_torchvision, text_config
+from tests.integrations.tower_swap_cases import IMAGE, VIDEO, WORDS, family_processor, text_config
 
 
 SIDE, OLD_PATCH = 16, 2
@@ -72,7 +72,6 @@ def tokenizer(tokens: list[str], **names: str) -> PreTrainedTokenizerFast:
 
 def make_internvl():
     """An InternVL that merges two by two tokens and cuts an image into up to four squares."""
-    needs_torchvision()
     config = InternVLConfig(
         vision_config=VISION | {"image_size": [SIDE, SIDE], "patch_size": [OLD_PATCH, OLD_PATCH]},
         text_config=text_config(),
@@ -81,7 +80,8 @@ def make_internvl():
         tie_word_embeddings=False,
     )
     size = {"height": SIDE, "width": SIDE}
-    processor = InternVLProcessor(
+    processor = family_processor(
+        InternVLProcessor,
         GotOcr2ImageProcessor(size=size, max_patches=4),
         tokenizer(
             ["<IMG_CONTEXT>", "<video>", "<img>", "</img>"],
@@ -90,7 +90,7 @@ def make_internvl():
             start_image_token="<img>",
             end_image_token="</img>",
         ),
-        InternVLVideoProcessor(size=size),
+        lambda: InternVLVideoProcessor(size=size),
         image_seq_length=16,
     )
     return InternVLForConditionalGeneration(config), processor
@@ -162,13 +162,16 @@ def make_idefics3():
 
 def make_smolvlm():
     """A SmolVLM with the same sizes."""
-    needs_torchvision()
     config = SmolVLMConfig(
         vision_config=VISION, text_config=text_config(), image_token_id=IMAGE, tie_word_embeddings=False
     )
     sizes = {"size": {"longest_edge": 3 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
-    processor = SmolVLMProcessor(
-        SmolVLMImageProcessor(**sizes), tokenizer(IDEFICS_TOKENS), SmolVLMVideoProcessor(**sizes), image_seq_len=16
+    processor = family_processor(
+        SmolVLMProcessor,
+        SmolVLMImageProcessor(**sizes),
+        tokenizer(IDEFICS_TOKENS),
+        lambda: SmolVLMVideoProcessor(**sizes),
+        image_seq_len=16,
     )
     return SmolVLMForConditionalGeneration(config), processor
 

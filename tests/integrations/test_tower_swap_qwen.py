@@ -68,24 +68,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def make_qwen2_5():
     """A Qwen2.5-VL with patches of 2 pixels and 2 frames."""
-    cases.needs_torchvision()
     config = Qwen2_5_VLConfig(
         vision_config=Qwen2_5_VLVisionConfig(depth=2, window_size=8, fullatt_block_indexes=[1], **VISION).to_dict(),
         text_config=TEXT | {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
         **IDS,
     )
     patches = {"patch_size": OLD_PATCH, "size": SIZE}
-    processor = Qwen2_5_VLProcessor(
+    processor = cases.family_processor(
+        Qwen2_5_VLProcessor,
         Qwen2VLImageProcessor(**patches),
         tokenizer(),
-        Qwen2VLVideoProcessor(cap_pixels_per_frame=True, **patches),
+        lambda: Qwen2VLVideoProcessor(cap_pixels_per_frame=True, **patches),
     )
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
 def make_qwen3():
     """A Qwen3-VL that reads features after the first and the third of its four layers."""
-    cases.needs_torchvision()
     vision = VISION | {"depth": 4, "deepstack_visual_indexes": [0, 2], "num_position_embeddings": 16}
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     config = Qwen3VLConfig(
@@ -95,10 +94,11 @@ def make_qwen3():
         **IDS,
     )
     size = {"shortest_edge": 8 * (2 * OLD_PATCH) ** 2, "longest_edge": 240 * (2 * OLD_PATCH) ** 2}
-    processor = Qwen3VLProcessor(
+    processor = cases.family_processor(
+        Qwen3VLProcessor,
         Qwen2VLImageProcessor(patch_size=OLD_PATCH, size=SIZE),
         tokenizer(),
-        Qwen3VLVideoProcessor(patch_size=OLD_PATCH, size=size, cap_pixels_per_frame=False),
+        lambda: Qwen3VLVideoProcessor(patch_size=OLD_PATCH, size=size, cap_pixels_per_frame=False),
     )
     return Qwen3VLForConditionalGeneration(config), processor
 
@@ -127,6 +127,7 @@ def clip(num_frames: int, height: int, width: int) -> np.ndarray:
 
 def video_inputs(result: SwapResult, *, num_frames: int = 3) -> dict[str, torch.Tensor]:
     """A text with a picture and a video, every frame of which is taken."""
+    cases.needs_torchvision("processor for videos")
     # Qwen3-VL's processor writes start and end around each frame itself
     texts = [f"w9 {result.processor.image_token} w10 {result.processor.video_token} w11"]
     return dict(
@@ -215,14 +216,26 @@ def test_pixels_reach_the_tower_as_the_image_has_them(result):
 
 
 def test_comes_back_with_identical_logits(result, tmp_path):
-    batches = [cases.inputs_of(result, images) for images in cases.BATCHES.values()] + [video_inputs(result)]
+    batches = [cases.inputs_of(result, images) for images in cases.BATCHES.values()]
     loaded = cases.check_comes_back(result, tmp_path / "vlm", batches)
     visual = loaded.model.model.visual
     assert visual.config is loaded.model.config.vision_config
     assert visual.turingvit.config is visual.config.tower_config
-    again, first = video_inputs(loaded), video_inputs(result)
-    assert again.keys() == first.keys()
-    assert all(torch.equal(torch.as_tensor(again[name]), torch.as_tensor(first[name])) for name in first)
+
+
+def test_the_processor_comes_back(result, tmp_path):
+    cases.check_processor_comes_back(
+        result,
+        tmp_path,
+        lambda result: [
+            *(cases.inputs_of(result, images) for images in cases.BATCHES.values()),
+            video_inputs(result),
+        ],
+    )
+
+
+def test_comes_back_with_identical_logits_of_a_video(result, tmp_path):
+    cases.check_comes_back(result, tmp_path / "vlm", [video_inputs(result)])
 
 
 @pytest.mark.parametrize("images", [*cases.BATCHES, "video"])
@@ -245,14 +258,15 @@ def test_generates_as_it_predicts(result, images):
     assert torch.equal(generated[:, length:], logits.argmax(-1))
 
 
+@pytest.mark.parametrize("images", ["a mixed batch", "video"])
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_backward_pass_reaches_every_parameter(family, checkpointed):
+def test_a_backward_pass_reaches_every_parameter(family, checkpointed, images):
     result = swapped(family)
+    inputs = video_inputs(result) if images == "video" else cases.inputs_of(result, cases.BATCHES[images])
     if checkpointed:
         result.model.activation_checkpointing_enable()
-    cases.check_gradients(result, cases.inputs_of(result, cases.BATCHES["a mixed batch"]), lambda name: False)
-    cases.check_gradients(result, video_inputs(result), lambda name: False)
+    cases.check_gradients(result, inputs, lambda name: False)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -285,6 +299,7 @@ def test_positions_agree_with_the_grid(result):
 
 def test_a_video_keeps_its_tokens_and_its_time(result):
     """Half the frames, one where Qwen has two: as many tokens and as far apart in time as with its own tower."""
+    cases.needs_torchvision("processor for videos")
     make = {"Qwen2_5_VLProcessor": make_qwen2_5, "Qwen3VLProcessor": make_qwen3}[type(result.processor).__name__]
     _, old = make()
     call = {

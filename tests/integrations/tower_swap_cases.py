@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ from transformers import (
 from transformers.utils import is_torchvision_available
 
 from tests.integrations.tiny import pictures, tiny_config, tiny_processor, tiny_text_config
-from turingvit_hf import TuringViTModel
+from turingvit_hf import TuringViTLlavaProcessor, TuringViTModel
 from turingvit_hf.integrations.tower_swap import SwapResult
 
 
@@ -85,10 +86,31 @@ def clip_config(image_size: int = 16) -> CLIPVisionConfig:
     )
 
 
-def needs_torchvision():
-    """Skips the test where torchvision is not installed: some of transformers' own processors are made of it."""
+def needs_torchvision(what: str):
+    """Skips the test where torchvision is not installed, and with it something of transformers that is made of it."""
     if not is_torchvision_available():
-        pytest.skip("transformers' processor of this family needs torchvision")
+        pytest.skip(f"transformers has no {what} without torchvision")
+
+
+def family_processor(
+    kind: type, image_processor: Any, tokenizer: Any, make_video_processor: Callable[[], Any], **options: Any
+) -> Any:
+    """A processor of a family that has videos; where torchvision is missing, without its half for them.
+
+    transformers' processors for videos are made of torchvision, those for images are not. But a processor of both
+    cannot be built, saved or loaded without torchvision, so that the class is relaxed here: what it does with images
+    and texts is its own, and everything about the model can be tested.
+    """
+    if is_torchvision_available():
+        return kind(image_processor, tokenizer, make_video_processor(), **options)
+
+    class ImagesOnly(kind):
+        def check_argument_for_proper_class(self, argument_name, argument):
+            if argument_name != "video_processor" or argument is not None:
+                return super().check_argument_for_proper_class(argument_name, argument)
+            return None
+
+    return ImagesOnly(image_processor, tokenizer, None, **options)
 
 
 def make_llava(**text) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -136,9 +158,19 @@ def pixtral_config() -> PixtralVisionConfig:
     )
 
 
-def pixtral_processor(spatial_merge_size: int) -> PixtralProcessor:
-    """Pixtral's processor; which image processor it came with does not matter for a swap."""
-    needs_torchvision()
+def pixtral_processor(spatial_merge_size: int) -> ProcessorMixin:
+    """Pixtral's processor; which image processor it came with does not matter for a swap.
+
+    transformers has none without torchvision; there the one that a swap leaves stands for it.
+    """
+    if not is_torchvision_available():
+        return TuringViTLlavaProcessor(
+            tiny_processor(return_image_sizes=True, merge_size=spatial_merge_size),
+            tiny_tokenizer("[IMG]"),
+            image_token="[IMG]",
+            image_break_token="[IMG_BREAK]",
+            image_end_token="[IMG_END]",
+        )
     return PixtralProcessor(
         tiny_processor(return_image_sizes=True),
         tiny_tokenizer("[IMG]"),
@@ -168,7 +200,6 @@ def make_llava_next() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def make_llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     """A LLaVA-OneVision with squares of 16 pixels."""
-    needs_torchvision()
     pinpoints = [[rows * 16, columns * 16] for rows in range(1, 4) for columns in range(1, 4)]
     vision = SiglipVisionConfig(
         hidden_size=24,
@@ -188,10 +219,11 @@ def make_llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
         vision_aspect_ratio="anyres_max_4",
     )
     size = {"height": 16, "width": 16}
-    processor = LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
-        tokenizer=tiny_tokenizer(),
-        video_processor=LlavaOnevisionVideoProcessor(size=size),
+    processor = family_processor(
+        LlavaOnevisionProcessor,
+        LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
+        tiny_tokenizer(),
+        lambda: LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_4",
@@ -258,17 +290,37 @@ def check_tower_is(result: SwapResult, tower: TuringViTModel, name: str) -> None
 
 
 def check_comes_back(result: SwapResult, folder: Path, batches: list[dict[str, torch.Tensor]]) -> SwapResult:
-    """The saved VLM, loaded by Auto classes, after failing unless its logits are identical."""
-    result.save(folder)
+    """The saved VLM, loaded by Auto classes, after failing unless its logits are identical.
+
+    Where torchvision is missing a processor for videos can be neither saved nor loaded, and the old one is given back.
+    """
+    has_processor = getattr(result.processor, "video_processor", result.processor) is not None
+    if has_processor:
+        result.save(folder)
+    else:
+        result.model.save_pretrained(folder)
     model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert type(model) is type(result.model)
     assert not any(report.values()), report
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder) if has_processor else result.processor
     assert type(processor) is type(result.processor)
     for inputs in batches:
         with torch.no_grad():
             assert torch.equal(model(**inputs).logits, result.model(**inputs).logits)
     return SwapResult(model, processor, result.newly_initialized, result.image_tokens)
+
+
+def check_processor_comes_back(result: SwapResult, folder: Path, calls: Callable[[SwapResult], list[dict]]) -> None:
+    """Fail unless the saved processor, loaded by its Auto class, gives the same; skip where it cannot be saved."""
+    if getattr(result.processor, "video_processor", result.processor) is None:
+        needs_torchvision("processor for images and videos that could be saved and loaded")
+    result.processor.save_pretrained(folder)
+    loaded = AutoProcessor.from_pretrained(folder)
+    assert type(loaded) is type(result.processor)
+    again = calls(SwapResult(result.model, loaded, result.newly_initialized, result.image_tokens))
+    for second, first in zip(again, calls(result), strict=True):
+        assert second.keys() == first.keys()
+        assert all(torch.equal(torch.as_tensor(second[name]), torch.as_tensor(first[name])) for name in first)
 
 
 def check_gradients(result: SwapResult, inputs: dict[str, torch.Tensor], unused: Callable[[str], bool]) -> None:

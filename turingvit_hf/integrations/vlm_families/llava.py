@@ -196,7 +196,7 @@ class LlavaOnevisionAdapter(SquaresAdapter):
                 old.image_processor, image_grid_pinpoints=config.image_grid_pinpoints, **settings
             ),
             tokenizer=old.tokenizer,
-            video_processor=with_settings(old.video_processor, **settings),
+            video_processor=None if old.video_processor is None else with_settings(old.video_processor, **settings),
             num_image_tokens=(side // config.vision_config.patch_size) ** 2,
             vision_feature_select_strategy="full",
             chat_template=old.chat_template,
