@@ -1,0 +1,284 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a curation run is told, typed: one frozen dataclass a section, checked by pydantic, unknown keys refused.
+
+A config is a value. It is read from YAML by `config_files.py`. The section `thresholds` holds what rows are dropped
+by, and nothing else does: a run whose thresholds change measures nothing anew.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from turingvit_hf.curation.decisions import Thresholds
+from turingvit_hf.training.arguments import STRICT, Switch
+
+
+# the five styles of VISTA's figure
+STYLES = ("creative", "subjects", "layout", "overall", "appearance")
+
+
+@dataclass(frozen=True, config=STRICT)
+class SourceConfig:
+    """One source of rows.
+
+    Attributes:
+        path: folder, file, glob of files, hub id, `hf://` or `s3://` address, or `"shapes"` (rendered on the fly).
+        name: of the source in sample ids; empty: the last part of its path. Two sources must not share one.
+        kind: `"image"` or `"video"`; all sources of a run have the same.
+        format: `"auto"` tells by the path; else `"hub"`, `"folder"`, `"parquet"`, `"webdataset"`, `"jsonl"` or
+            `"shapes"`.
+        split: of a hub dataset.
+        media_column: column of the image or video; None looks for the usual names.
+        caption_columns: columns of raw captions, each of which is a candidate; empty looks for the usual names, and
+            there may be none.
+        license_column: column of the license; None looks for `license`.
+        opt_out_column: column that says that the owner does not want the row used; None looks for `opt_out`.
+        key_column: column whose value names the row; None: the file's path or the key in the tar, else its number.
+        allow_outside: whether paths in rows may leave the folder of their source.
+        max_samples: read no more rows than these, from the front; None: all.
+    """
+
+    path: str
+    name: str = ""
+    kind: Literal["image", "video"] = "image"
+    format: Literal["auto", "hub", "folder", "parquet", "webdataset", "jsonl", "shapes"] = "auto"
+    split: str = "train"
+    media_column: str | None = None
+    caption_columns: tuple[str, ...] = ()
+    license_column: str | None = None
+    opt_out_column: str | None = None
+    key_column: str | None = None
+    allow_outside: Switch = False
+    max_samples: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """A model that describes, judges or joins: behind an OpenAI-compatible endpoint, or of transformers, loaded here.
+
+    Attributes:
+        model: its name at the endpoint, or a hub id or folder.
+        name: how reports call it; empty: `model`.
+        base_url: of the endpoint, such as `http://localhost:8000/v1`; None: the model is loaded here.
+        revision: of the model, part of the key of its answers.
+        api_key_variable: environment variable that holds the key; None: no key is sent. The key itself is never
+            written anywhere.
+        temperature, top_p, max_tokens, seed: of sampling.
+        max_pixels: images are shrunk to this area before they are sent.
+        concurrency: requests in flight.
+        requests_per_minute: rate limit; None: none.
+        timeout: seconds for one request.
+        max_retries: further tries of a request that failed for a reason that may pass.
+        prompt_price, completion_price: money for a million tokens, for estimates and counts.
+        dtype, device: of a model that is loaded here.
+    """
+
+    model: str
+    name: str = ""
+    base_url: str | None = None
+    revision: str | None = None
+    api_key_variable: str | None = None
+    temperature: float = Field(0.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(128, ge=1)
+    seed: int = 0
+    max_pixels: int = Field(1_000_000, ge=1)
+    concurrency: int = Field(16, ge=1)
+    requests_per_minute: float | None = Field(None, gt=0.0)
+    timeout: float = Field(60.0, gt=0.0)
+    max_retries: int = Field(4, ge=0)
+    prompt_price: float = Field(0.0, ge=0.0)
+    completion_price: float = Field(0.0, ge=0.0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, config=STRICT)
+class MeasureConfig:
+    """Reading, decoding and measuring; it cannot be switched off, since all else stands on it.
+
+    Attributes:
+        batch_size: images in memory at a time.
+        long_side: pixels that images are brought to before their sharpness is measured.
+    """
+
+    batch_size: int = Field(8, ge=1)
+    long_side: int = Field(512, ge=16)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DeduplicateConfig:
+    """Duplicates, of which the best is kept.
+
+    Attributes:
+        exact: by the hash of the file.
+        near: by perceptual hashes; how near is `thresholds`' to say.
+        against: run folders, or parquet files with the columns `sha256` and `phash`, whose pictures are to be left
+            out: earlier runs, evaluation sets.
+    """
+
+    enabled: Switch = True
+    exact: Switch = True
+    near: Switch = True
+    against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class CaptionConfig:
+    """Candidate captions: those of the rows, and those of captioners, if there are any.
+
+    Attributes:
+        captioners: models that write captions; none: the rows' own captions are the only candidates.
+        styles: which of the five prompts are used.
+        use_raw: whether the rows' own captions are candidates.
+        tagger: `"lexicon"`, which needs no download, or the name of a spaCy model, such as `en_core_web_sm`.
+        batch_size: images whose captions are asked for at a time.
+    """
+
+    enabled: Switch = True
+    captioners: tuple[ModelConfig, ...] = ()
+    styles: tuple[str, ...] = STYLES
+    use_raw: Switch = True
+    tagger: str = "lexicon"
+    batch_size: int = Field(16, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class VerifyConfig:
+    """Verification of candidates by further models, which should not be the ones that wrote them.
+
+    Attributes:
+        verifiers: models that judge; none: nothing is verified.
+        verify_raw: whether the rows' own captions are judged too.
+    """
+
+    enabled: Switch = True
+    verifiers: tuple[ModelConfig, ...] = ()
+    verify_raw: Switch = True
+    batch_size: int = Field(16, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class EmbedConfig:
+    """Embeddings of images and candidates by a frozen CLIP-like model of transformers, or a dual encoder of ours.
+
+    Attributes:
+        model: hub id or folder.
+        revision: of a hub model.
+        batch_size: images at a time.
+    """
+
+    enabled: Switch = True
+    model: str = "openai/clip-vit-large-patch14"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    batch_size: int = Field(32, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class ScoreConfig:
+    """Scores of candidates, over the whole table.
+
+    Attributes:
+        tau: temperature of the ambiguity; None: the scorer's own logit scale.
+        batch_size: images of a batch that captions are contrasted with.
+        num_batchings: how often the table is cut into batches, over which the ambiguity is averaged.
+        pool: whether captions are contrasted with all candidates, with those of the same style, or with one of each
+            image.
+        text_quality: `"affine"`: fixed ends of the entropy; `"minmax"`: percentiles of this run.
+        scale: factor on alignment and ambiguity, 1 or CLIPScore's 2.5.
+        text_weight, relevance_weight: of the overall score.
+        semantic: whether pictures with nearly the same embedding are duplicates.
+    """
+
+    enabled: Switch = True
+    tau: float | None = Field(None, gt=0.0)
+    batch_size: int = Field(32_768, ge=2)
+    num_batchings: int = Field(10, ge=1)
+    pool: Literal["all_candidates", "per_style", "one_per_image"] = "all_candidates"
+    text_quality: Literal["affine", "minmax"] = "affine"
+    scale: float = Field(1.0, gt=0.0)
+    text_weight: float = Field(0.5, ge=0.0)
+    relevance_weight: float = Field(0.5, ge=0.0)
+    semantic: Switch = True
+
+
+@dataclass(frozen=True, config=STRICT)
+class GroundConfig:
+    """Boxes of the best caption's noun phrases, by a zero-shot detector of transformers.
+
+    Attributes:
+        model: hub id or folder.
+        min_score: boxes below are left out.
+        max_area: boxes that cover more than this share of the image are left out.
+        max_overlap: of two boxes of a phrase that overlap more, as intersection over union, one is kept.
+    """
+
+    enabled: Switch = False
+    model: str = "google/owlv2-base-patch16-ensemble"
+    revision: str | None = None
+    min_score: float = Field(0.1, ge=0.0, le=1.0)
+    max_area: float = Field(0.95, gt=0.0, le=1.0)
+    max_overlap: float = Field(0.5, ge=0.0, le=1.0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    batch_size: int = Field(8, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class CurationConfig:
+    """Everything that decides the result of a run. Engines, workers and folders decide nothing and stand elsewhere.
+
+    Attributes:
+        sources: where rows come from.
+        seed: of whatever is drawn.
+        shard_size: rows a shard, the unit of work; tars and shards of streams stay whole.
+        thresholds: what rows are dropped by.
+        max_attempts: how often a row that ended as an error is tried, `retry` included.
+        max_error_rate: the run ends with exit code 3 where more than this share of the rows are errors.
+    """
+
+    sources: tuple[SourceConfig, ...] = ()
+    seed: int = 0
+    shard_size: int = Field(1000, ge=1, le=10_000)
+    measure: MeasureConfig = Field(default_factory=MeasureConfig)
+    deduplicate: DeduplicateConfig = Field(default_factory=DeduplicateConfig)
+    caption: CaptionConfig = Field(default_factory=CaptionConfig)
+    verify: VerifyConfig = Field(default_factory=VerifyConfig)
+    embed: EmbedConfig = Field(default_factory=EmbedConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+    ground: GroundConfig = Field(default_factory=GroundConfig)
+    thresholds: Thresholds = Field(default_factory=Thresholds)
+    max_attempts: int = Field(3, ge=1)
+    max_error_rate: float = Field(0.05, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "CurationConfig":
+        kinds = {source.kind for source in self.sources}
+        if len(kinds) > 1:
+            raise ValueError("sources: images and videos are curated in runs of their own")
+        unknown = [style for style in self.caption.styles if style not in STYLES]
+        if unknown:
+            raise ValueError(f"caption.styles: there is no style {unknown[0]!r}; allowed are {', '.join(STYLES)}")
+        if self.score.enabled and not self.embed.enabled:
+            raise ValueError("score.enabled needs embed.enabled: scores are made of embeddings")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain values, as it is written into the run folder."""
+        return dataclasses.asdict(self)
+
+    def hash(self) -> str:
+        """What tells configs apart: 16 hex digits of sha256 over all values."""
+        return hash_of(self.to_dict())
+
+
+def hash_of(values: Any) -> str:
+    """Return 16 hex digits of sha256 over plain values; the order of keys does not matter."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,63 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Media to pixels, once for all measurements of a batch."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turingvit_hf.curation.steps.base import Batch, Step
+from turingvit_hf.training.data.media import decode_image
+from turingvit_hf.training.errors import BadRowError
+
+
+class DecodeImages(Step):
+    """Reads and decodes the images of a batch, each alone.
+
+    New columns: `image`, RGB uint8 of shape (H, W, 3), upright, on white, the first frame of an animation, None where
+    there is none to be had; `width` and `height` of it in pixels; `sha256` of the file in hex; `fault` and
+    `fault_detail` where the file is broken for good, `error` where reading it failed for a reason that may pass.
+    """
+
+    name = "decode"
+    reads = ("media",)
+    drafts = ("image",)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the new columns; `fault` and `fault_detail` of the batch, where the reader set them, are kept."""
+        faults = batch.get("fault") or [None] * len(batch["media"])
+        details = batch.get("fault_detail") or [None] * len(batch["media"])
+        columns: Batch = {
+            name: [] for name in ("image", "width", "height", "sha256", "fault", "fault_detail", "error")
+        }
+        for media, fault, detail in zip(batch["media"], faults, details, strict=True):
+            row = _decode(media) if fault is None else {"fault": fault, "fault_detail": detail}
+            for name, values in columns.items():
+                values.append(row.get(name))
+        return columns
+
+
+def read_media(media: bytes | str) -> bytes:
+    """Return the encoded bytes of media.
+
+    Raises:
+        OSError: the file cannot be read, or not now.
+    """
+    return media if isinstance(media, bytes) else Path(media).read_bytes()
+
+
+def _decode(media: bytes | str | None) -> dict[str, Any]:
+    if media is None:
+        return {"fault": "row has no image"}
+    try:
+        encoded = read_media(media)
+    except OSError as error:
+        return {"error": f"cannot read {media}: {error.strerror or error}"}
+    found: dict[str, Any] = {"sha256": hashlib.sha256(encoded).hexdigest()}
+    try:
+        pixels = decode_image(encoded)
+    except BadRowError as error:
+        return found | {"fault": error.reason, "fault_detail": error.detail or None}
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return found | {"image": image, "height": image.shape[0], "width": image.shape[1]}
