@@ -15,9 +15,12 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
 
 from tests.training.tiny_run import FakeSteps, main
 from turingvit_hf.training.distributed import rank
+from turingvit_hf.training.pretraining import run_pretraining
+from turingvit_hf.training.recipes import load_recipe
 
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,29 @@ OPTIONS = {
 FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
 
 
+STAGE = [
+    "model={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 6, num_attention_heads: 2, patch_size: 16}",
+    "data.tokens_per_pack=128",
+    "data.packs_per_step=4",
+    "data.num_readers=1",
+    "evaluation={}",
+    "training.max_steps=3",
+    "training.warmup_steps=1",
+    "training.logging_steps=1",
+    "training.save_strategy=steps",
+    "training.save_steps=1",
+    "training.eval_strategy=no",
+    "training.eval_on_start=false",
+    "training.use_cpu=true",
+]
+RESOLUTIONS = {
+    1: "{mode: fixed, size: 64, crop_scale: [0.2, 1.0], flip: 0.5}",
+    2: "{mode: bounded, min_side: 32, max_side: 64}",
+    3: "{mode: native, max_patches: 16}",
+    4: "{mode: native, max_patches: 16}",
+}
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -39,7 +65,7 @@ def free_port() -> int:
 def on_ranks(function: Callable[[], None], num_ranks: int = 2) -> None:
     """Calls a function in so many processes that know of each other."""
     shared = {"WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks, "MASTER_ADDR": "127.0.0.1"}
-    shared["MASTER_PORT"] = free_port()
+    shared |= {"MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
     children = []
     for number in range(num_ranks):
         child = os.fork()
@@ -126,6 +152,32 @@ def test_two_ranks_are_one_and_go_on_from_a_checkpoint(tmp_path, alone, kind):
     resumed = run(tmp_path, num_ranks=2, resume=str(tmp_path / "checkpoint-4"), **kind)
     assert_same(resumed, found)
     assert json.loads((tmp_path / "checkpoint-4" / "data_state.json").read_text())["readers"] == {"0": 4, "1": 4}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_two_ranks_are_one_in_every_stage(tmp_path, clips, number):
+    """With the recipes' random scaling of positions; two packs a rank, so that contrastive stages embed them twice."""
+    sources = ["{path: shapes}"]
+    changes = [*STAGE, f"data.resolution={RESOLUTIONS[number]}"]
+    if number > 1:
+        changes.append("text={encoder: small, projection_dim: 16}")
+    if number == 4:
+        sources.append(f"{{path: {clips}, kind: video}}")
+        changes += ["data.num_frames=2", "data.video_share=0.7", "data.max_bad_share=0.5"]
+    recipe = load_recipe(f"tiny/stage{number}", [*changes, f"data.sources=[{', '.join(sources)}]"])
+    for num_ranks in (1, 2):
+        on_ranks(lambda: run_pretraining(recipe, out=tmp_path / str(num_ranks)), num_ranks)  # noqa: B023
+    reports = [json.loads((tmp_path / name / "report.json").read_text())["history"] for name in ("1", "2")]
+    expected = {1: {"cosine"}, 4: {"siglip", "superclass", "video_siglip"}}.get(number, {"siglip", "superclass"})
+    assert expected <= {name for logs in reports[0] for name in logs}
+    names = {"loss", "cosine", "siglip", "superclass", "video_siglip", "grad_norm"}
+    for one, two in zip(*reports, strict=True):
+        logged = names & one.keys()
+        assert {name: two[name] for name in logged} == pytest.approx({name: one[name] for name in logged}, rel=2e-5)
+    assert len([logs for logs in reports[0] if "loss" in logs]) == 3
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("1", "2"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, alone):

@@ -297,12 +297,8 @@ def test_the_command_line_lists_and_refuses(tmp_path, monkeypatch):
 
 
 def test_two_processes_under_a_launcher_are_one(tmp_path):
-    """The module under torchrun, with two packs a step: each process has one, and the losses are those of one process.
-
-    Without the random rescaling of positions, which every process draws for itself.
-    """
-    small = [override.replace("{hidden_size", "{pos_embed_rescale: null, hidden_size") for override in SMALL]
-    values = [*small, *PICTURES, *WITH_TEXT, "training.max_steps=2", "training.save_strategy=no"]
+    """The module under torchrun, with two packs a step: each process has one, the losses are those of one process."""
+    values = [*SMALL, *PICTURES, *WITH_TEXT, "training.max_steps=2", "training.save_strategy=no"]
     options = [part for value in values for part in ("--set", value)]
     command = ["-m", "turingvit_hf.training", "--recipe", "tiny/stage2", *options, "--out"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -78,8 +78,10 @@ class FakeSteps:
         return {"skipped": {"image cannot be read": self.step // 3} if skips else {}}
 
 
-def make_model(*, rescale: float | None = None) -> TuringViTDualEncoderModel:
-    """A dual encoder with one layer of each kind; `rescale` turns on the random scaling of positions."""
+def make_model(*, rescale: float | None = None, dropout: float = 0.0) -> TuringViTDualEncoderModel:
+    """A dual encoder with one layer of each kind; `rescale` turns on the random scaling of positions, `dropout` the
+    text encoder's.
+    """
     torch.manual_seed(0)
     vision_config = TuringViTConfig(
         hidden_size=32,
@@ -96,7 +98,7 @@ def make_model(*, rescale: float | None = None) -> TuringViTDualEncoderModel:
         hidden_dim=64,
         n_layers=1,
         n_heads=2,
-        dropout=0.0,
+        dropout=dropout,
         attention_dropout=0.0,
     )
     return TuringViTDualEncoderModel(
@@ -170,7 +172,11 @@ def main(folder: Path, options: dict) -> None:
     resume = options.pop("resume", None)
     recipe = OptimizerRecipe(**options.pop("recipe", {}))
     evaluations = [retrieval(), classification()]
-    trainer = make_trainer(folder, recipe=recipe, evaluations=evaluations, eval_strategy="steps", **options)
+    # with all that a model may draw in a forward
+    model = make_model(rescale=2.0, dropout=0.1)
+    trainer = make_trainer(
+        folder, model=model, recipe=recipe, evaluations=evaluations, eval_strategy="steps", **options
+    )
     trainer.train(resume_from_checkpoint=resume)
     weights = trainer.trained_weights()
     if trainer.is_world_process_zero():

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from turingvit_hf.training.pack_seeds import MODEL_SEED, seeded
+
 
 Pack = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -17,6 +19,7 @@ Losses = dict[str, Tensor]
 NOT_FOR_MODELS = frozenset(
     {
         "kind",
+        MODEL_SEED,
         "reader_state",
         "sample_keys",
         "superclass_ids",
@@ -96,6 +99,12 @@ class Objective(ABC):
 def model_inputs(pack: Pack) -> dict[str, Any]:
     """What a model takes of a pack."""
     return {name: value for name, value in pack.items() if name not in NOT_FOR_MODELS}
+
+
+def outputs_of(model: nn.Module, pack: Pack, **options: Any) -> Any:
+    """What a model makes of a pack, with the random numbers of the pack's seed where it has one."""
+    with seeded(pack):
+        return model(**model_inputs(pack), **options)
 
 
 def check_any(packs: Sequence[Pack]) -> None:

@@ -16,7 +16,7 @@ from turingvit_hf.training.arguments import ObjectiveRecipe
 from turingvit_hf.training.distributed import gather_with_grad, sum_over_ranks, world_size
 from turingvit_hf.training.gradient_cache import RandomState
 from turingvit_hf.training.losses import chunked_siglip_loss, masked_cosine_loss, superclass_loss
-from turingvit_hf.training.objective import Losses, Objective, Pack, check_any, model_inputs, with_contexts
+from turingvit_hf.training.objective import Losses, Objective, Pack, check_any, outputs_of, with_contexts
 from turingvit_hf.training.superclass import OnlineIDF, count_classes, num_labeled, unique_classes
 from turingvit_hf.training.teachers import Teacher
 
@@ -39,7 +39,7 @@ class MaskedDistillationObjective(Objective):
                 masked patches.
         """
         targets = self._targets(pack)
-        outputs = model(**model_inputs(pack))
+        outputs = outputs_of(model, pack)
         return {"cosine": masked_cosine_loss(outputs.predictions, targets)}
 
     def step(
@@ -288,7 +288,7 @@ def _mask_of(pack: Pack) -> Tensor:
 
 def _embed(model: nn.Module, pack: Pack) -> Any:
     """The outputs of the dual encoder, without the logits of all pairs: the losses form them in tiles."""
-    return model(**model_inputs(pack), return_logits=False)
+    return outputs_of(model, pack, return_logits=False)
 
 
 def _siglip_name(pack: Pack) -> str:

@@ -37,6 +37,7 @@ from turingvit_hf.training.loop.signals import StopSignals
 from turingvit_hf.training.loop.step_source import StepSource, WaitedFor, padding_share, skipped_rows
 from turingvit_hf.training.loop.whole_checkpoints import WholeCheckpointsTrainer
 from turingvit_hf.training.objective import Objective
+from turingvit_hf.training.pack_seeds import with_seeds
 
 
 class TuringViTTrainer(WholeCheckpointsTrainer):
@@ -185,6 +186,8 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
         packs = prepared.get("packs", [prepared])
         if "kind" in prepared:
             packs = [{**pack, "kind": prepared["kind"]} for pack in packs]
+        if self.step_loader is not None:
+            packs = with_seeds(packs, seed=self.args.seed, step=self.state.global_step)
         share = self.current_gradient_accumulation_steps
         with self.compute_loss_context_manager():
             losses = self.loss_of.step(
