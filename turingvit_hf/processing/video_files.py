@@ -12,7 +12,7 @@ import functools
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -40,6 +40,33 @@ class ClipError(ValueError):
         self.reason = reason
 
 
+def iterate_frames(source: str | os.PathLike | bytes) -> Iterator[np.ndarray]:
+    """Yield every frame of a video file in the order it is shown, upright, (H, W, 3) uint8, one in memory at a time.
+
+    A file that ends in the middle of a frame gives the frames before it.
+
+    Args:
+        source: a path, or the content of a file.
+
+    Raises:
+        ImportError: if PyAV is not installed.
+        ClipError: if the file cannot be read, holds no video, or gives no frame.
+    """
+    name, av = _name_of(source), _import_av(source)
+    num_frames = 0
+    try:
+        with _open(av, source) as container:
+            for frame in container.decode(_video_stream(av, container, name)):
+                num_frames += 1
+                yield _upright(frame)
+    except av.FFmpegError as error:
+        if not num_frames:
+            raise _unreadable(name, error) from error
+        logger.debug("%s ends after %d frames: %s", name, num_frames, error)
+    if not num_frames:
+        raise ClipError("video has no frames", f"{name} has no frames")
+
+
 def read_frames(
     source: str | os.PathLike | bytes, choose: Callable[..., list[int]] | None = None
 ) -> tuple[list[np.ndarray], VideoMetadata]:
@@ -47,20 +74,15 @@ def read_frames(
 
     Args:
         source: a path, or the content of a file.
-        choose: `choose(metadata=...)` names the indices of the frames to keep; without it all are kept. Only what lies
-            between them and the key frames before them is decoded, where the file gives each frame a time of its own.
+        choose: `choose(metadata=...)` names the indices of the frames to keep, or none; without it all are kept. Only
+            what lies between them and the key frames before them is decoded, where the file gives each frame a time of
+            its own.
 
     Raises:
         ImportError: if PyAV is not installed.
         ClipError: if the file cannot be read or holds no video; a `ValueError`.
     """
-    name = "a video of bytes" if isinstance(source, bytes) else f"the video {os.fspath(source)!r}"
-    try:
-        import av  # pyrefly: ignore[missing-import]
-    except ImportError as error:
-        raise ImportError(
-            f"reading {name} needs PyAV: pip install 'turingvit_hf[video]'. Frames can be passed without it."
-        ) from error
+    name, av = _name_of(source), _import_av(source)
     try:
         with _open(av, source) as container:
             stream = _video_stream(av, container, name)
@@ -69,6 +91,8 @@ def read_frames(
         if packets.num_frames == 0:
             raise ClipError("video has no frames", f"{name} has no frames")
         chosen = choose(metadata=metadata) if choose else list(range(packets.num_frames))
+        if not len(chosen):
+            return [], metadata
         frames = _read_by_torchcodec(source, packets, chosen)
         if frames is not None:
             metadata.video_backend = "torchcodec"
@@ -77,13 +101,32 @@ def read_frames(
         if frames is None:
             frames = _read_in_order(av, source, chosen)
     except av.FFmpegError as error:
-        reason = "file is missing" if isinstance(error, FileNotFoundError) else "video cannot be read"
-        raise ClipError(reason, f"cannot read {name}: {error}") from error
+        raise _unreadable(name, error) from error
     if not frames:
         message = f"none of the {packets.num_frames} frames of {name} can be decoded"
         raise ClipError("video cannot be read", message)
     metadata.frames_indices = list(frames)
     return list(frames.values()), metadata
+
+
+def _name_of(source: str | os.PathLike | bytes) -> str:
+    return "a video of bytes" if isinstance(source, bytes) else f"the video {os.fspath(source)!r}"
+
+
+def _import_av(source: str | os.PathLike | bytes) -> Any:
+    try:
+        import av  # pyrefly: ignore[missing-import]
+    except ImportError as error:
+        raise ImportError(
+            f"reading {_name_of(source)} needs PyAV: pip install 'turingvit_hf[video]'. Frames can be passed without "
+            "it."
+        ) from error
+    return av
+
+
+def _unreadable(name: str, error: Exception) -> ClipError:
+    reason = "file is missing" if isinstance(error, FileNotFoundError) else "video cannot be read"
+    return ClipError(reason, f"cannot read {name}: {error}")
 
 
 @dataclass(frozen=True)
