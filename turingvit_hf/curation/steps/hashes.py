@@ -43,4 +43,8 @@ def hash_image(image: np.ndarray) -> dict[str, str]:
     imagehash, cv2 = require("imagehash"), require("cv2")
     gray = Image.fromarray(reduced_gray(image, LONG_SIDE))
     grid = cv2.resize(image, (COLOR_FIELDS, COLOR_FIELDS), interpolation=cv2.INTER_AREA)
-    return {"phash": str(imagehash.phash(gray)), "dhash": str(imagehash.dhash(gray)), "color_grid": grid.tobytes().hex()}
+    return {
+        "phash": str(imagehash.phash(gray)),
+        "dhash": str(imagehash.dhash(gray)),
+        "color_grid": grid.tobytes().hex(),
+    }

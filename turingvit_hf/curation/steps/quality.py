@@ -46,7 +46,9 @@ class MeasureQuality(Step):
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns of a batch; `width` and `height` are the file's, `image` may have been reduced."""
         rows = [
-            measure_quality(image, long_side=self.long_side) | measure_shape(width, height) if image is not None else {}
+            measure_quality(image, long_side=self.long_side) | measure_shape(width, height)
+            if image is not None
+            else {}
             for image, width, height in zip(batch["image"], batch["width"], batch["height"], strict=True)
         ]
         return {name: [row.get(name) for row in rows] for name in COLUMNS}
