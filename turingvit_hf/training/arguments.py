@@ -98,6 +98,9 @@ class DataRecipe:
             num_readers` must be a multiple of `num_workers`.
         num_workers: processes of each rank that read, decode and patchify; 0: in the training process.
         open_packs: packs' worth of samples that a reader chooses from; more of them waste fewer patches.
+        max_shrink: share of its sides that an image of native resolution may lose where its pack would stay more than
+            2 % empty otherwise, as when two large ones are slightly too large for it. 0 keeps every size. Clips, other
+            resolutions and evaluation always keep theirs.
         shuffle_window: rows of a streamed source that are read ahead and shuffled.
         max_bad_share: the run stops when more than this share of the rows read cannot be used.
         video_share: share of the steps that train on clips (stage `image_video`).
@@ -113,6 +116,7 @@ class DataRecipe:
     num_readers: int = Field(4, ge=1)
     num_workers: int = Field(0, ge=0)
     open_packs: int = Field(8, ge=1)
+    max_shrink: float = Field(0.07, ge=0.0, lt=0.5)
     shuffle_window: int = Field(1024, ge=1)
     max_bad_share: float = Field(0.1, ge=0.0, le=1.0)
     video_share: float = Field(0.0, ge=0.0, le=1.0)

@@ -3,13 +3,16 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
+import random
 import signal
 
 import datasets
 import pytest
 import torch
+from PIL import Image
 
 from tests.training.data_files import NUM_PICTURES, caption, encoded, picture, write, write_videos
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
@@ -200,13 +203,53 @@ def test_the_packs_are_filled(collate):
     assert counts["skipped"] == {}
 
 
+@pytest.fixture(scope="module")
+def large_pictures(tmp_path_factory):
+    """Pictures of which most take more than half of a pack of 4,096 patches, and two of the largest do not fit one."""
+    folder = tmp_path_factory.mktemp("large")
+    rng = random.Random(0)
+    rows = []
+    for number in range(40):
+        size = rng.choice([(800, 800), (1000, 700), (768, 768), (rng.randint(300, 900), rng.randint(300, 900))])
+        Image.new("RGB", size, (6 * number, 99, 0)).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "caption": caption(number)})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return SourceRecipe(str(folder))
+
+
+def test_large_pictures_fill_packs_by_giving_up_a_little(large_pictures, collate):
+    resolution = ResolutionRecipe("native", max_patches=2304)
+    data = recipe(large_pictures, tokens_per_pack=4096, open_packs=4, num_readers=1, resolution=resolution)
+    loader = StepLoader(data, collate, seed=0)
+    expected = steps_of(loader, 6)
+    assert loader.fill >= 0.97
+    assert loader.counts()["noted"]["image is made smaller to fill its pack"] > 3
+    sizes = {tuple(row) for step in expected for pack in step["packs"] for row in pack["image_grid_thw"].tolist()}
+    assert min(rows * columns for _, rows, columns in sizes) < 2000 < 2304 == max(math.prod(size) for size in sizes)
+
+    ranks = [steps_of(StepLoader(data, collate, seed=0, rank=rank, num_ranks=2), 4) for rank in range(2)]
+    joined = [{"kind": a["kind"], "packs": a["packs"] + b["packs"]} for a, b in zip(*ranks, strict=True)]
+    assert_equal(joined, expected[:4])
+
+    loader = StepLoader(data, collate, seed=0)
+    steps_of(loader, 3)
+    resumed = StepLoader(dataclasses.replace(data, num_workers=2), collate, seed=0)
+    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert_equal(steps_of(resumed, 3), expected[3:])
+
+    exact = StepLoader(dataclasses.replace(data, max_shrink=0.0), collate, seed=0)
+    steps_of(exact, 4)
+    assert exact.fill < 0.9
+    assert exact.counts()["noted"] == {}
+
+
 def test_the_state_is_small(collate, sources):
     data = recipe(SourceRecipe("shapes"), sources["webdataset"], tokens_per_pack=1024, open_packs=8)
     loader = StepLoader(data, collate, seed=0)
     steps_of(loader, 8)
     state = loader.state_dict()
     assert len(state["readers"]) == 4
-    # about 8 packs of 60 images, four short numbers each
+    # about 8 packs of 60 images, five short numbers each
     assert len(json.dumps(state)) / 4 < 20_000
 
 

@@ -23,6 +23,7 @@ from turingvit_hf.training.errors import BadRowError, InputError
 
 # rows after which the share of bad ones counts
 MIN_ROWS = 100
+SHRUNK = "image is made smaller to fill its pack"
 # with max_bad_share 1 a reader gives up after so many bad rows without a pack
 MAX_BAD_RUN = 10_000
 
@@ -113,11 +114,11 @@ class PackReader:
         plans: dict[tuple[int, ...], Plan] = {}
         for number, (cursor, cursor_state) in enumerate(zip(self._cursors, state["cursors"], strict=True)):
             cursor.restore(cursor_state)
-            refs = [item[1:] for item, _ in state["waiting"] if item[0] == number]
+            refs = [item[1:] for item, *_ in state["waiting"] if item[0] == number]
             for read in cursor.again(refs):
                 plans[number, *read.ref] = self._plan_again(number, read)
 
-        for item, length in state["waiting"]:
+        for item, length, _ in state["waiting"]:
             if (plan := plans[tuple(item)]).num_tokens != length:
                 raise InputError(f"{plan.key} has {plan.num_tokens} patches, {length} when the checkpoint was made")
         self._pool.restore(state["waiting"], lambda item: (item[0], item[1:], plans[tuple(item)]))
@@ -143,7 +144,7 @@ class PackReader:
         plan = self._attempt(lambda: self._plan(number, read))
         if plan is not None:
             self._noted.update(plan.notes)
-            self._pool.add((number, read.ref, plan), plan.num_tokens)
+            self._pool.add((number, read.ref, plan), plan.num_tokens, plan.least_tokens)
 
     def _plan(self, number: int, read: Read) -> Plan:
         if isinstance(read.row, BadRowError):
@@ -160,9 +161,15 @@ class PackReader:
         except BadRowError as error:
             raise InputError(f"a row that the checkpoint holds cannot be read any more: {error}") from error
 
-    def _make(self, items: list[tuple[int, Ref, Plan]]) -> list[Sample]:
-        made = [self._attempt(lambda plan=plan: self._maker.make(plan)) for _, _, plan in items]
-        samples = [sample for sample in made if sample is not None]
+    def _make(self, items: list[tuple[tuple[int, Ref, Plan], int]]) -> list[Sample]:
+        samples = []
+        for (_, _, whole), room in items:
+            plan = self._maker.smaller(whole, room)
+            sample = self._attempt(lambda plan=plan: self._maker.make(plan))
+            if sample is not None:
+                samples.append(sample)
+                if plan is not whole:
+                    self._noted[SHRUNK] += 1
         if samples:
             self._bad_run = 0
         return samples

@@ -23,6 +23,7 @@ from turingvit_hf.processing.pixels import resize_pixels
 from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
 from turingvit_hf.training.data.clips import ClipError, read_clip
 from turingvit_hf.training.data.draws import draws, permuted, seed_of
+from turingvit_hf.training.data.fitting import least_patches, smaller_grid
 from turingvit_hf.training.data.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
 from turingvit_hf.training.data.sources import Source, count_rows, open_source
 from turingvit_hf.training.data.streams import Position, RowStream
@@ -54,6 +55,7 @@ class Plan:
         size: (height, width) in pixels that this is resized to: whole patches.
         flip: whether left and right change places.
         num_tokens: patches of all frames.
+        least_tokens: what `smaller` may make of them.
         media: an image yet to be decoded, or None for a clip.
         frames: a clip's frames, ready.
         notes: what is to be counted about it.
@@ -68,6 +70,7 @@ class Plan:
     size: tuple[int, int]
     flip: bool
     num_tokens: int
+    least_tokens: int
     media: Media | None = None
     frames: tuple[np.ndarray, ...] = ()
     notes: tuple[str, ...] = ()
@@ -133,13 +136,28 @@ class SampleMaker:
         box = self._draw_box(height, width, rng)
         flip = rng is not None and rng.random() < self.data.resolution.flip
         size = self._size(box, draw_key, kind)
-        num_tokens = max(1, len(frames)) * (size[0] // self.patch_size) * (size[1] // self.patch_size)
-        plan = Plan(key, draw_key, kind, caption, (height, width), box, size, flip, num_tokens)
+        grid = self._grid(size)
+        num_tokens = max(1, len(frames)) * grid[0] * grid[1]
+        can_shrink = self.is_random and kind == "image" and self.data.resolution.mode == "native"
+        least = least_patches(grid, self.data.max_shrink) if can_shrink else num_tokens
+        plan = Plan(key, draw_key, kind, caption, (height, width), box, size, flip, num_tokens, least)
         if not frames:
             return replace(plan, media=media)
         notes = () if len(frames) == self.data.num_frames else (f"clip has fewer than {self.data.num_frames} frames",)
         ready = tuple(resize_pixels(_cut(frame, box, flip), size, self.resample) for frame in frames)
         return replace(plan, frames=ready, notes=notes)
+
+    def smaller(self, plan: Plan, room: int) -> Plan:
+        """Return the plan with as many patches as fit, itself if all of its own do.
+
+        Raises:
+            ValueError: if `room` is below its `least_tokens`.
+        """
+        if room >= plan.num_tokens:
+            return plan
+        rows, columns = smaller_grid(self._grid(plan.size), room, self.data.max_shrink)
+        size = (rows * self.patch_size, columns * self.patch_size)
+        return replace(plan, size=size, num_tokens=rows * columns)
 
     def make(self, plan: Plan) -> Sample:
         """Return the sample of a plan.
@@ -189,6 +207,9 @@ class SampleMaker:
                 top, left = rng.randint(0, height - box_height), rng.randint(0, width - box_width)
                 return top, left, box_height, box_width
         return 0, 0, height, width
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // self.patch_size, size[1] // self.patch_size
 
     def _size(self, box: Box, draw_key: str, kind: str) -> tuple[int, int]:
         resolution = self.data.resolution
