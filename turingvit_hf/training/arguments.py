@@ -99,7 +99,7 @@ class DataRecipe:
         num_workers: processes of each rank that read, decode and patchify; 0: in the training process.
         open_packs: packs' worth of samples that a reader chooses from; more of them waste fewer patches.
         max_shrink: share of its sides that an image of native resolution may lose where its pack would stay more than
-            2 % empty otherwise, as when two large ones are slightly too large for it. 0 keeps every size. Clips, other
+            3 % empty otherwise, as when two large ones are slightly too large for it. 0 keeps every size. Clips, other
             resolutions and evaluation always keep theirs.
         shuffle_window: rows of a streamed source that are read ahead and shuffled.
         max_bad_share: the run stops when more than this share of the rows read cannot be used.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 # items that are tried together; the search takes about 0.2 ms with so many
 MAX_CHOICES = 256
 # a pack that is at least so full is good enough: no item has to give way for it
-FULL = 0.98
+FULL = 0.97
 # sums above the budget that are tried, the smallest first; nearly always the first one will do
 MAX_SUMS = 32
 
@@ -25,7 +25,7 @@ class TokenPool:
     """Keeps items until they are worth `num_packs` packs, then gives one pack after the other.
 
     A pack is the item that waited longest and those of the others that, together with it, come closest to the budget.
-    Where even these leave more than 2 % of it empty, the next larger choice is taken if its items can give way enough:
+    Where even these leave more than 3 % of it empty, the next larger choice is taken if its items can give way enough:
     each then gets a little less room than it is long. So an item waits for no more packs than there were items before
     it, and the pool holds less than `num_packs` packs and an item. What comes out depends on the items and their order
     alone.
