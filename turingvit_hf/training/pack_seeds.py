@@ -13,6 +13,7 @@ import torch
 
 from turingvit_hf.training.data.draws import seed_of
 from turingvit_hf.training.distributed import rank
+from turingvit_hf.training.gradient_cache import generators_kept
 
 
 MODEL_SEED = "model_seed"
@@ -36,7 +37,6 @@ def seeded(pack: Mapping[str, Any]) -> Iterator[None]:
     if MODEL_SEED not in pack:
         yield
         return
-    device = pack["pixel_values"].device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with generators_kept(pack["pixel_values"].device):
         torch.manual_seed(pack[MODEL_SEED])
         yield
