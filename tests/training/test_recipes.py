@@ -6,7 +6,15 @@ import dataclasses
 import pytest
 import yaml
 
-from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
+from turingvit_hf.training.arguments import (
+    DataRecipe,
+    EvaluationRecipe,
+    ObjectiveRecipe,
+    OptimizerRecipe,
+    ResolutionRecipe,
+    SourceRecipe,
+    StageRecipe,
+)
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import is_chain, load_chain, load_recipe, shipped_recipes
@@ -137,6 +145,114 @@ def test_a_fault_names_place_key_and_what_was_allowed(override, told):
     assert fault.startswith(("--set", "tiny/stage"))
     for part in told:
         assert part in fault, fault
+
+
+SECTIONS = {
+    "init_from": None,
+    "model": {},
+    "teacher": None,
+    "objective": ObjectiveRecipe(),
+    "optimizer": OptimizerRecipe(),
+    "evaluation": EvaluationRecipe(),
+    "training": {},
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_null_takes_a_section_away_in_a_file_and_on_the_command_line(section, write):
+    changes = {
+        "init_from": "stage1",
+        "model": {"rope_theta": 50},
+        "teacher": None,
+        "objective": {"siglip": 2},
+        "optimizer": {"text": 0.5},
+        "evaluation": {"num_samples": 7},
+        "training": {"seed": 3},
+    }
+    base = write("base.yaml", dump_yaml({"extends": "tiny/stage2", **changes}))
+    child = load_recipe(write("child.yaml", f"extends: base.yaml\n{section}: null\n"))
+    assert getattr(child, section) == SECTIONS[section]
+    assert getattr(load_recipe(base, [f"{section}=null"]), section) == SECTIONS[section]
+    # the others are as they were
+    assert all(getattr(child, other) == getattr(load_recipe(base), other) for other in SECTIONS if other != section)
+
+
+def test_null_takes_away_what_stands_in_sections(write):
+    recipe = load_recipe(
+        "tiny/stage4",
+        [
+            "data.resolution=null",
+            "data.tokens_per_pack=null",
+            "evaluation.retrieval=null",
+            "evaluation.resolution=null",
+            "training.warmup_steps=null",
+            "data.sources.0.caption_columns={short: 1, long: null}",
+        ],
+    )
+    assert (recipe.data.resolution, recipe.data.tokens_per_pack) == (ResolutionRecipe(), DataRecipe().tokens_per_pack)
+    assert recipe.evaluation.retrieval is recipe.evaluation.resolution is None
+    assert recipe.evaluation.video_retrieval is not None
+    assert "warmup_steps" not in recipe.training
+    assert recipe.data.sources[0].caption_columns == {"short": 1.0}
+    # of these None is a value
+    values = load_recipe("tiny/stage2", ["model.pos_embed_rescale=null", "training.lr_scheduler_kwargs=null"])
+    assert values.model["pos_embed_rescale"] is None
+    assert values.training["lr_scheduler_kwargs"] is None
+    # and what a child says after that stands alone
+    write("base.yaml", "extends: tiny/stage2\nevaluation: null\n")
+    child = load_recipe(write("child.yaml", "extends: base.yaml\nevaluation: {num_samples: 5}\n"))
+    assert child.evaluation == EvaluationRecipe(num_samples=5)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data=null", "data is missing"),
+        ("stage=null", "stage is missing"),
+        ("text=null", "the section text is missing"),
+        ("data.sources.0.path=null", "data.sources.0.path is missing"),
+        ("data.open_pack=null", "there is no key data.open_pack; did you mean open_packs?"),
+        ("model.hiden_size=null", "did you mean hidden_size?"),
+        ("training.learnin_rate=null", "did you mean learning_rate?"),
+        ("evaluaton=null", "did you mean evaluation?"),
+    ],
+)
+def test_what_must_be_there_or_is_unknown_is_not_taken_away_by_null(override, told):
+    assert told in fault_of("tiny/stage2", override)
+
+
+def test_an_empty_mapping_that_would_change_nothing_is_refused(write):
+    fault = fault_of(write("child.yaml", "extends: tiny/stage2\nevaluation: {}\n"))
+    assert "child.yaml: evaluation: {} adds nothing to what is inherited; null takes it away" in fault
+    assert load_recipe("tiny/stage2", ["evaluation={}"]).evaluation == EvaluationRecipe()
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "told"),
+    [
+        ("tiny/stage1", "text.encoder=small", "--set: text: stage 'mim' reads no captions"),
+        ("tiny/stage2", "teacher.model=hog", "--set: teacher: stage 'image_text' learns from captions"),
+        ("tiny/stage4", "teacher.model=hog", "--set: teacher: stage 'image_video' learns from captions"),
+        ("tiny/stage2", "data.sources=[{path: a, kind: video}]", "stage 'image_text' trains on no clips"),
+        ("tiny/stage1", "data.sources=[{path: a}, {path: b, kind: video}]", "data.sources.1 is of kind 'video' (b)"),
+        ("tiny/stage4", "evaluation.video_retrieval.kind=image", "it must be video"),
+        ("tiny/stage4", "evaluation.retrieval.kind=video", "it must be image"),
+        ("tiny/stage1", "evaluation.classification={path: shapes}", "stage 'mim' has no text encoder"),
+        ("tiny/stage1", "evaluation.video_retrieval={path: a, kind: video}", "measures its loss only"),
+        ("tiny/stage1", "training.lr_scheduler_type=cosin", "did you mean cosine?"),
+        ("tiny/stage1", "training.save_strategy=sometimes", "it must be one of no, steps, epoch"),
+    ],
+)
+def test_what_a_stage_would_not_read_is_refused(name, override, told):
+    assert told in fault_of(name, override)
+
+
+def test_a_stage_file_takes_away_what_it_inherits_and_does_not_read(write):
+    fault = fault_of(write("child.yaml", "extends: tiny/stage1\nstage: image_text\ntext: {encoder: small}\n"))
+    assert "tiny/stage1.yaml: teacher: stage 'image_text' learns" in fault
+    assert "teacher: null takes it away" in fault
+    changed = "extends: tiny/stage1\nstage: image_text\nteacher: null\ntext: {encoder: small}\n"
+    assert load_recipe(write("child.yaml", changed)).teacher is None
 
 
 def test_a_fault_names_the_file_it_stands_in(write):

@@ -28,14 +28,23 @@ from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistill
 from turingvit_hf.training.output_folder import written_in_one_piece
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import ChainRecipe
+from turingvit_hf.training.stages.checks import (
+    check_chain,
+    check_start,
+    find_warnings,
+    measured_sources,
+    num_launched,
+)
 from turingvit_hf.training.stages.data import Collate, make_collate, make_evaluations
 from turingvit_hf.training.stages.folder import (
     CHAIN,
+    TOKENIZER,
+    begun,
+    check_chain_folder,
     check_folder,
-    check_is_free,
     is_finished,
+    output_folder,
     save_models,
-    write_beginning,
     write_chain_report,
     write_report,
 )
@@ -88,24 +97,24 @@ def run_pretraining(recipe: StageRecipe, *, out: str | Path, resume: bool = Fals
         InputError: recipe, data or folder are at fault.
         DivergedError: too many steps in a row had no finite loss.
     """
-    folder = Path(out).expanduser()
+    folder = output_folder(out)
     check_folder(folder, recipe, resume=resume)
-    check_recipe(recipe)
     if is_finished(folder):
         logger.info("%s is finished", folder)
         return folder
+    check_start(recipe, num_ranks=num_launched())
+    for warning in find_warnings(recipe):
+        logger.warning("%s", warning)
     arguments = make_arguments(recipe, folder)
     if not can_draw():
         logger.warning(
             "matplotlib is not installed, so there will be no %s: pip install 'turingvit_hf[plots]'", CURVES
         )
-    barrier()  # nobody writes before all have looked
-    if arguments.process_index == 0:
-        write_beginning(folder, recipe, world_size=arguments.world_size)
-    barrier()
-    set_seed(arguments.seed)
-    parts = _make_parts(recipe, folder, is_writer=arguments.process_index == 0)
-    _train(recipe, parts, arguments, folder)
+    is_writer = arguments.process_index == 0
+    with begun(folder, recipe, world_size=arguments.world_size, is_writer=is_writer):
+        set_seed(arguments.seed)
+        parts = _make_parts(recipe, folder, is_writer=is_writer)
+        _train(recipe, parts, arguments, folder)
     return folder
 
 
@@ -121,13 +130,13 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
         resume: leave finished stages as they are and go on with the first that is not.
 
     Raises:
-        InputError: as `run_pretraining`.
+        InputError: as `run_pretraining`; what can be told before is told of all stages before the first one starts.
     """
-    # stages name each other by their folders, and a resumed chain may be given another spelling of them
-    root = Path(out).expanduser().resolve()
-    check_is_free(root, resume=resume)
+    root = output_folder(out).resolve()
+    check_chain_folder(root, resume=resume)
     barrier()
     folder, stages = root, chain.in_folder(root)
+    check_chain(stages, num_ranks=num_launched())
     for folder, recipe in stages:
         logger.info("%s of %d: %s", folder.name, len(chain.stages), recipe.name)
         run_pretraining(recipe, out=folder, resume=resume)
@@ -136,22 +145,6 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
     if rank() == 0 and not (root / CHAIN).is_file():
         write_chain_report(root, [folder for folder, _ in stages])
     return folder
-
-
-def check_recipe(recipe: StageRecipe) -> None:
-    """Checks what a recipe must say before it can run.
-
-    Raises:
-        InputError: it has no data, or no number of steps.
-    """
-    if not recipe.data.sources:
-        raise InputError(
-            "data.sources is empty: name your data in a recipe that extends this one, or on the command line by "
-            "--set 'data.sources=[{path: FOLDER_FILE_OR_HUB_ID}]'"
-        )
-    max_steps = recipe.training.get("max_steps", 0)
-    if max_steps < 1:
-        raise InputError(f"training.max_steps={max_steps}: the data has no end, so the recipe must say how many steps")
 
 
 def make_arguments(recipe: StageRecipe, folder: Path) -> TrainingArguments:
@@ -163,8 +156,12 @@ def make_arguments(recipe: StageRecipe, folder: Path) -> TrainingArguments:
     has_accelerator = torch.accelerator.is_available()
     # without use_cpu Trainer takes processes that a launcher started on CPUs for single ones
     values: dict[str, Any] = {**DEFAULTS, "dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
+    values |= training_values(recipe.training)
+    if not measured_sources(recipe):
+        # taking the section evaluation away is enough: Trainer would want to know on what it is to evaluate
+        values |= {"eval_strategy": "no", "eval_on_start": False}
     try:
-        return TrainingArguments(output_dir=str(folder), **values | training_values(recipe.training))
+        return TrainingArguments(output_dir=str(folder), **values)
     except (ValueError, ImportError) as error:
         raise InputError(f"training: {str(error).strip().splitlines()[0]}") from error
 
@@ -192,7 +189,7 @@ def _make_parts(recipe: StageRecipe, folder: Path, *, is_writer: bool) -> _Parts
 
 def _trained_tokenizer(recipe: StageRecipe, folder: Path, *, is_writer: bool) -> PreTrainedTokenizerBase:
     """The tokenizer in `tokenizer/`, trained first where there is none: a resumed stage must have the same one."""
-    place = folder / "tokenizer"
+    place = folder / TOKENIZER
     if is_writer and not (place / "tokenizer.json").is_file():
         assert recipe.text is not None, "asked for with captions only"
         captions = iterate_captions(recipe.data.sources, num_captions=NUM_TOKENIZER_CAPTIONS)
@@ -221,7 +218,7 @@ def _train(recipe: StageRecipe, parts: _Parts, arguments: TrainingArguments, fol
         objective=parts.objective,
         step_loader=loader,
         optimizer_recipe=recipe.optimizer,
-        fingerprint=recipe_fingerprint(recipe),
+        fingerprint=recipe_fingerprint(recipe, folder),
         evaluations=evaluations,
         model=parts.model,
         args=arguments,

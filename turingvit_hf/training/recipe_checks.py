@@ -3,6 +3,7 @@
 
 import dataclasses
 import difflib
+import enum
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -69,6 +70,8 @@ ARCHITECTURE = (
     "tla_rope",
     "tla_output_projection",
 )
+# keys of a tower that None is a value of; taking any other away leaves its default
+MODEL_NULLS = ("layer_types", "pos_embed_rescale")
 SWITCHES = {"no": False, "off": False, "yes": True, "on": True}
 
 Place = tuple[str | int, ...]
@@ -128,11 +131,92 @@ def check_training(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"training.{key}={value!r}: {fault}"
 
 
+def check_sections(recipe: StageRecipe) -> Iterator[tuple[Place, str]]:
+    """The places of what a recipe says and its stage would not read, each with a sentence."""
+    if recipe.stage == "mim" and recipe.text is not None:
+        yield ("text",), f"text: stage 'mim' reads no captions and has no text encoder; {_take_away('text')}"
+    if recipe.stage != "mim" and recipe.teacher is not None:
+        yield (
+            ("teacher",),
+            f"teacher: stage {recipe.stage!r} learns from captions and has no teacher; {_take_away('teacher')}",
+        )
+    for number, source in enumerate(recipe.data.sources):
+        if source.kind == "video" and recipe.stage != "image_video":
+            yield (
+                ("data", "sources", number),
+                f"data.sources.{number} is of kind 'video' ({source.path}), and stage {recipe.stage!r} trains on no "
+                "clips; leave it out",
+            )
+    yield from _check_measured(recipe)
+
+
+def _check_measured(recipe: StageRecipe) -> Iterator[tuple[Place, str]]:
+    """The sources of the section `evaluation` that its stage does not measure on, or that are of the wrong kind."""
+    stage, evaluation = recipe.stage, recipe.evaluation
+    for name in ("video_retrieval", "classification"):
+        if stage == "mim" and getattr(evaluation, name) is not None:
+            path = f"evaluation.{name}"
+            yield (
+                ("evaluation", name),
+                f"{path}: stage 'mim' has no text encoder and measures its loss only, on the images of "
+                f"evaluation.retrieval; {_take_away(path)}",
+            )
+    kinds = {"retrieval": ("image",), "video_retrieval": ("video",)}
+    for name, allowed in kinds.items():
+        source = getattr(evaluation, name)
+        if source is not None and source.kind not in allowed:
+            fault = f"evaluation.{name}.kind={source.kind!r} ({source.path}): it must be {' or '.join(allowed)}"
+            yield ("evaluation", name, "kind"), fault
+
+
+def _take_away(path: str) -> str:
+    """How to be rid of a section, whether it is one's own or inherited."""
+    return f"where it is inherited, {path}: null takes it away; in a chain --set stage2.{path} is for its second stage"
+
+
 def training_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a checked section `training` in the types of `TrainingArguments`: `off` is False where a switch is
     wanted, 1e5 is 100000 where a whole number is."""
     types_of = _types_of_training()
     return {key: _converted(types_of[key], value) for key, value in values.items()}
+
+
+def without_nulls(values: Any, wanted: Any = StageRecipe) -> Any:
+    """The plain values of a recipe without keys that are None, which are as if nobody had named them.
+
+    In the sections `model` and `training` None is kept where it is a value that the key may have.
+
+    Args:
+        values: of a recipe, or of what a part of it holds.
+        wanted: the recipe class of that part, None where it has none.
+    """
+    if isinstance(values, list):
+        return [without_nulls(value, wanted) for value in values]
+    if not isinstance(values, dict):
+        return values
+    section = _section(wanted)
+    if section is None:
+        return {key: without_nulls(value, None) for key, value in values.items() if value is not None}
+    hints = typing.get_type_hints(section)
+    kept = {}
+    for key, value in values.items():
+        if section is StageRecipe and key in ("model", "training") and isinstance(value, dict):
+            kept[key] = {
+                name: without_nulls(given, None)
+                for name, given in value.items()
+                if given is not None or _may_be_none(key, name)
+            }
+        elif value is not None or key not in hints:  # an unknown key stays, to be named
+            kept[key] = without_nulls(value, hints.get(key))
+    return kept
+
+
+def _may_be_none(section: str, key: str) -> bool:
+    """Whether None is a value of a key of `model` or `training`; an unknown key keeps it, so that it is named."""
+    if section == "model":
+        return key not in ARCHITECTURE or key in MODEL_NULLS
+    types_of = _types_of_training()
+    return key not in types_of or _type_fault(types_of[key], None) is None
 
 
 def _types_of_training() -> dict[str, Any]:
@@ -150,7 +234,10 @@ def _converted(wanted: Any, value: Any) -> Any:
 
 
 def _type_fault(wanted: Any, value: Any) -> str | None:
-    """What is wrong with the type of a value, or None."""
+    """What is wrong with the type of a value, or with a word where there is a list of them; None if nothing is."""
+    words = [str(word.value) for part in typing.get_args(wanted) if _is_enum(part) for word in part]
+    if words and isinstance(value, str) and value.lower() not in words:
+        return f"it must be one of {', '.join(words)}{did_you_mean(value, words)}"
     adapter = TypeAdapter(wanted, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         adapter.validate_python(_converted(wanted, value), strict=True)
@@ -158,6 +245,10 @@ def _type_fault(wanted: Any, value: Any) -> str | None:
         wishes = {entry["msg"].replace("Input should be", "").strip() for entry in error.errors()}
         return f"it must be {' or '.join(sorted(wishes))}"
     return None
+
+
+def _is_enum(wanted: Any) -> typing.TypeGuard[type[enum.Enum]]:
+    return isinstance(wanted, type) and issubclass(wanted, enum.Enum)
 
 
 def _unknown_key(place: Place) -> str:

@@ -2,7 +2,8 @@
 """Recipes by name or file: read, extended, overridden and checked, so that a misspelt key never goes unnoticed.
 
 A recipe file holds the keys of `StageRecipe` and, optionally, `extends`: the file or shipped recipe that it differs
-from. Mappings are merged key by key, everything else replaces what was there. A chain lists stages instead:
+from. Mappings are merged key by key, everything else replaces what was there, and `null` takes away: the key is as if
+nobody had named it. A chain lists stages instead:
 
     stages: [tiny/stage1, tiny/stage2]
 """
@@ -19,7 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.recipe_checks import check_model, check_training, describe_error, did_you_mean
+from turingvit_hf.training.recipe_checks import (
+    check_model,
+    check_sections,
+    check_training,
+    describe_error,
+    did_you_mean,
+    without_nulls,
+)
 from turingvit_hf.training.yaml_files import parse_yaml, read_yaml
 
 
@@ -55,13 +63,20 @@ class _Draft:
     origins: dict[Place, str] = field(default_factory=dict)
 
     def merge(self, values: dict[str, Any], origin: str, place: Place = ()) -> None:
-        """Merges a mapping into the one at `place`; what it holds besides mappings replaces what was there."""
+        """Merges a mapping into the one at `place`; what it holds besides mappings replaces what was there.
+
+        Raises:
+            InputError: an empty mapping stands where something is inherited, to which it would add nothing.
+        """
         target: Any = self.values
         for key in place:
             target = target[key]
         for key, value in values.items():
             inside = (*place, key)
             if isinstance(value, dict) and isinstance(target.get(key), dict):
+                if target[key] and not value:
+                    path = ".".join(map(str, inside))
+                    raise InputError(f"{origin}: {path}: {{}} adds nothing to what is inherited; null takes it away")
                 self.merge(value, origin, inside)
             else:
                 target[key] = value
@@ -94,6 +109,7 @@ class _Draft:
                 target[index] = value
             elif isinstance(target, dict) and target.get(index) is None:
                 target[index] = {}
+                self.origins[tuple(place[: depth + 1])] = COMMAND_LINE
             target = target[index]
         self.origins[tuple(place)] = COMMAND_LINE
 
@@ -261,7 +277,7 @@ def _check(draft: _Draft) -> StageRecipe:
     """
     faults = []
     try:
-        text = json.dumps(draft.values)
+        text = json.dumps(without_nulls(draft.values))
     except TypeError as error:
         raise InputError(f"the recipe holds a value that is no number, text, list or mapping: {error}") from error
     try:
@@ -275,6 +291,7 @@ def _check(draft: _Draft) -> StageRecipe:
     for section, check in (("model", check_model), ("training", check_training)):
         for key, fault in check(getattr(recipe, section)):
             faults.append(f"{draft.origin((section, key))}: {fault}")
+    faults += [f"{draft.origin(place)}: {fault}" for place, fault in check_sections(recipe)]
     if faults:
         raise InputError("; ".join(faults))
     return recipe

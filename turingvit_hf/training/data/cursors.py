@@ -147,6 +147,7 @@ class StreamCursor:
             self._taken = state["taken"]
 
     def _open(self, number: int) -> None:
+        self._rows = []  # so that only one window is in memory while the next one is read
         self._rows, self._starts[number + 1] = self._fill(number)
         self._window, self._taken = number, 0
         self._order = list(range(len(self._rows)))

@@ -56,6 +56,17 @@ def count_rows(rows: Rows, recipe: SourceRecipe) -> int:
     return min(len(rows), recipe.max_samples or len(rows))
 
 
+def is_streamed(recipe: SourceRecipe) -> bool:
+    """Return whether a source is read front to back; False where there is nothing at its path."""
+    if recipe.streaming is not None:
+        return recipe.streaming
+    try:
+        form = recipe.format if recipe.format != "auto" else _format_of(recipe.path)
+    except InputError:
+        return False
+    return form in ("webdataset", "hub")
+
+
 def open_source(recipe: SourceRecipe, *, captions: bool = True) -> Source:
     """Return the source that a recipe names.
 

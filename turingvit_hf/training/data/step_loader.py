@@ -48,16 +48,13 @@ class StepLoader:
     """
 
     def __init__(self, data: DataRecipe, collate: Collate, *, seed: int, rank: int = 0, num_ranks: int = 1):
-        _check(data, collate.image_processor.patch_size, num_ranks)
+        check_packs(data, collate.image_processor.patch_size, num_ranks)
         self._data = data
         self._collate = collate
         self._seed = seed
         self._num_packs = data.packs_per_step // num_ranks
         self._first_lane = rank * self._num_packs
         self._sources = {kind: _open(data, kind, captions=collate.needs_captions) for kind in KINDS}
-        for kind, share in (("image", 1 - data.video_share), ("video", data.video_share)):
-            if share > 0 and not self._sources[kind]:
-                raise InputError(f"video_share={data.video_share} needs a source of kind {kind!r}, there is none")
         self._step = 0
         self._kind_steps = dict.fromkeys(KINDS, 0)
         self._readers: dict[str, dict[str, Any]] = {}
@@ -247,9 +244,18 @@ class PackStream(IterableDataset):
         return reader
 
 
-def _check(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
+def check_packs(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
+    """Checks numbers of packs, readers and workers, and that images and clips fit into a pack; nothing is opened.
+
+    Raises:
+        InputError: the packs of a step or the workers cannot be divided evenly, a picture may be larger than a pack,
+            or there are sources, but none of a kind that steps are to train on.
+    """
     if data.packs_per_step % num_ranks:
         raise InputError(f"packs_per_step={data.packs_per_step} cannot be divided among {num_ranks} processes")
+    for kind, share in (("image", 1 - data.video_share), ("video", data.video_share)):
+        if share > 0 and data.sources and all(source.kind != kind for source in data.sources):
+            raise InputError(f"video_share={data.video_share} needs a source of kind {kind!r}, there is none")
     num_streams = data.packs_per_step // num_ranks * data.num_readers
     if data.num_workers and num_streams % data.num_workers:
         raise InputError(

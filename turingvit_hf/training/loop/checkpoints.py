@@ -128,8 +128,15 @@ def read_tensors(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def recipe_fingerprint(recipe: StageRecipe) -> dict[str, Any]:
+def recipe_fingerprint(recipe: StageRecipe, folder: Path | None = None) -> dict[str, Any]:
     """What must be the same for a run to go on from a checkpoint, as plain values.
+
+    An earlier stage that lies beside this one, as in a chain, is known by its name there as well as by its path: a
+    folder of stages may be moved as a whole, and a stage by itself.
+
+    Args:
+        recipe: the stage's.
+        folder: the stage's, None where it has none.
 
     Left out is what changes no result or may change on the way: workers, limits, evaluation, number of steps, the form
     of the schedule, precision, clipping.
@@ -143,9 +150,43 @@ def recipe_fingerprint(recipe: StageRecipe) -> dict[str, Any]:
         for name in names:
             del values[section][name]
     values["training"] = {key: recipe.training[key] for key in TRAINING_KEYS if key in recipe.training}
+    values["init_from"] = _describe_start(recipe.init_from, folder)
     kept = ("stage", "model", "init_from", "data", "text", "teacher", "objective", "optimizer", "training")
     # through JSON, since it is compared with what a file says: tuples become lists
     return json.loads(json.dumps({key: values[key] for key in kept}))
+
+
+def _describe_start(init_from: str | None, folder: Path | None) -> dict[str, str | None] | None:
+    """Where a stage starts from: as a path, and from the folder that the stage's own folder is in."""
+    if init_from is None:
+        return None
+    path = Path(init_from).expanduser()
+    if not path.is_dir():
+        return {"path": init_from, "beside": None}
+    path = path.resolve()
+    around = folder.expanduser().resolve().parent if folder is not None else None
+    is_beside = around is not None and path.is_relative_to(around)
+    return {"path": str(path), "beside": path.relative_to(around).as_posix() if is_beside else None}
+
+
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A phrase for each value in which two fingerprints differ, empty where they agree."""
+    if _is_same_start(before.get("init_from"), now.get("init_from")):
+        now = {**now, "init_from": before.get("init_from")}
+    flat_before, flat_now = _flatten(before), _flatten(now)
+    missing = "nothing"
+    return "; ".join(
+        f"{key} was {flat_before.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"
+        for key in sorted(flat_before.keys() | flat_now.keys())
+        if flat_before.get(key, missing) != flat_now.get(key, missing)
+    )
+
+
+def _is_same_start(before: Any, now: Any) -> bool:
+    """Whether one of the two descriptions of a start agrees; see `_describe_start`."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before == now
+    return before["path"] == now["path"] or (before["beside"] is not None and before["beside"] == now["beside"])
 
 
 def check_checkpoint(checkpoint: Path, fingerprint: Mapping[str, Any] | None) -> None:
@@ -158,17 +199,9 @@ def check_checkpoint(checkpoint: Path, fingerprint: Mapping[str, Any] | None) ->
         raise InputError(f"{checkpoint} is no complete checkpoint: it has no {TRAINER_STATE_NAME}")
     if fingerprint is None:
         return
-    made_by, now = _flatten(read_json(checkpoint / FINGERPRINT)), _flatten(fingerprint)
-    missing = "nothing"
-    differing = [
-        f"{key} was {made_by.get(key, missing)!r}, is {now.get(key, missing)!r}"
-        for key in sorted(made_by.keys() | now.keys())
-        if made_by.get(key, missing) != now.get(key, missing)
-    ]
+    differing = differing_keys(read_json(checkpoint / FINGERPRINT), fingerprint)
     if differing:
-        raise InputError(
-            f"{checkpoint} was made by another recipe and cannot be resumed with this one: {'; '.join(differing)}"
-        )
+        raise InputError(f"{checkpoint} was made by another recipe and cannot be resumed with this one: {differing}")
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

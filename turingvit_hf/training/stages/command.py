@@ -7,7 +7,6 @@ Heavy imports stand inside, so that `--help` does not wait for them.
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,7 @@ def pretrain(
         str | None, typer.Option(help="A shipped recipe (--list shows them) or a YAML file, of a stage or of a chain.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; refused if it is not empty, unless resumed.")
+        str | None, typer.Option(metavar="FOLDER", help="Folder to write; one with results is for --resume only.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -39,7 +38,9 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out, if there is one.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and what is wrong with it, and do nothing.")
+    ] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
 ) -> None:
     """Pretrain a tower by a recipe: masked distillation, image-text, native resolution, image-video.
@@ -47,8 +48,8 @@ def pretrain(
     On several processes: torchrun --nproc-per-node 8 -m turingvit_hf.training, or accelerate launch -m
     turingvit_hf.training, with the same options.
 
-    Exit codes: 0 finished; 1 an option, the recipe or the data is at fault; 75 stopped by SIGTERM or Ctrl-C after a
-    checkpoint was written, so that --resume goes on.
+    Exit codes: 0 finished, or nothing wrong in a dry run; 1 an option, the recipe or the data is at fault; 75 stopped
+    by SIGTERM or Ctrl-C after a checkpoint was written, so that --resume goes on.
     """
     if list_recipes:
         _echo_recipes()
@@ -60,12 +61,13 @@ def pretrain(
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     with log_lines(level), quiet_libraries(), one_line_errors():
         if out is None or dry_run:
-            _echo_plan(recipe, overrides or (), out=out or Path("OUT"))
+            if not _echo_plan(recipe, overrides or (), out="OUT" if out is None else out):
+                raise typer.Exit(1)
         elif not _run(recipe, overrides or (), out=out, resume=resume):
             raise typer.Exit(STOPPED)
 
 
-def _run(recipe: str, overrides: Sequence[str], *, out: Path, resume: bool) -> bool:
+def _run(recipe: str, overrides: Sequence[str], *, out: str, resume: bool) -> bool:
     """Whether the stage or chain was finished."""
     from turingvit_hf.training.pretraining import run_chain, run_pretraining
     from turingvit_hf.training.recipes import is_chain, load_chain, load_recipe
@@ -78,17 +80,23 @@ def _run(recipe: str, overrides: Sequence[str], *, out: Path, resume: bool) -> b
     return is_finished(folder) and folder.name == f"stage{len(chain.stages)}"
 
 
-def _echo_plan(recipe: str, overrides: Sequence[str], *, out: Path) -> None:
+def _echo_plan(recipe: str, overrides: Sequence[str], *, out: str) -> bool:
+    """Shows what would be done; whether it could start."""
     from turingvit_hf.training.recipes import is_chain, load_chain, load_recipe
+    from turingvit_hf.training.stages.checks import find_faults, linked, num_launched
+    from turingvit_hf.training.stages.folder import output_folder
     from turingvit_hf.training.stages.plan import describe_plan
 
-    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if not is_chain(recipe):
-        typer.echo(describe_plan(load_recipe(recipe, overrides), out=out, num_ranks=num_ranks))
-        return
-    for folder, stage in load_chain(recipe, overrides).in_folder(out):
-        typer.echo(f"---- {folder.name}: {stage.name} ----")
-        typer.echo(describe_plan(stage, out=folder, num_ranks=num_ranks) + "\n")
+    num_ranks, folder = num_launched(), output_folder(out)
+    stages = [(folder, load_recipe(recipe, overrides))] if not is_chain(recipe) else []
+    stages = stages or load_chain(recipe, overrides).in_folder(folder)
+    could_start = True
+    for place, stage, before in linked(stages):
+        if len(stages) > 1:
+            typer.echo(f"---- {place.name}: {stage.name} ----")
+        typer.echo(describe_plan(stage, out=place, num_ranks=num_ranks, before=before) + "\n")
+        could_start &= not find_faults(stage, num_ranks=num_ranks, before=before)
+    return could_start
 
 
 def _echo_recipes() -> None:

@@ -11,9 +11,12 @@ report.json, curves.png, README.md
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,33 @@ from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageM
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.arguments import StageRecipe
+from turingvit_hf.training.distributed import barrier
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.loop.checkpoints import find_last_checkpoint, recipe_fingerprint
+from turingvit_hf.training.loop.checkpoints import (
+    PARTIAL,
+    differing_keys,
+    find_last_checkpoint,
+    recipe_fingerprint,
+)
 from turingvit_hf.training.recipes import load_recipe
 from turingvit_hf.training.yaml_files import dump_yaml
 
 
 RECIPE, ENVIRONMENT, REPORT, CHAIN = "recipe.yaml", "environment.json", "report.json", "chain.json"
-NOTHING = "nothing"
+TOKENIZER = "tokenizer"
+LOGS = "runs"  # where transformers puts TensorBoard's
+STAGE = re.compile(r"stage\d+")
+
+
+def output_folder(out: str | Path) -> Path:
+    """The folder that a person named to write to.
+
+    Raises:
+        InputError: the name is empty; `.` is how the current folder is called.
+    """
+    if not str(out).strip():
+        raise InputError(f"--out {str(out)!r} names no folder; the current one is called .")
+    return Path(out).expanduser()
 
 
 def is_finished(folder: Path) -> bool:
@@ -45,20 +67,50 @@ def is_finished(folder: Path) -> bool:
     return (folder / REPORT).is_file()
 
 
+def is_untrained(folder: Path) -> bool:
+    """Whether a folder is absent or empty, or holds no more than what a stage writes before its first checkpoint.
+
+    Nobody misses that, so the next start may replace it, whatever its recipe.
+    """
+    if not folder.is_dir():
+        return not folder.exists()
+    names = {path.name for path in folder.iterdir() if not _is_partial(path.name)}
+    # environment.json comes first, and a person's own recipe may be called as ours is
+    return not names or (ENVIRONMENT in names and names <= {RECIPE, ENVIRONMENT, TOKENIZER, LOGS})
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a file or folder of this name is one that was being written."""
+    return name == PARTIAL or (name.startswith(".") and ".partial" in name)
+
+
 def check_folder(folder: Path, recipe: StageRecipe, *, resume: bool) -> None:
-    """Checks that a stage may run in this folder: it is empty, or holds the same stage and is to be resumed.
+    """Checks that a stage may run in this folder: nothing was trained there, or the same stage is to be resumed.
 
     Raises:
         InputError: it is a file, it is not empty, or what it holds is not this recipe's.
     """
-    check_is_free(folder, resume=resume)
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if is_untrained(folder):
         return
-    if not (folder / RECIPE).is_file():
-        raise InputError(f"{folder} holds no {RECIPE}, so it is not the output of a stage and cannot be resumed")
-    differing = differences(recipe_fingerprint(load_recipe(folder / RECIPE)), recipe_fingerprint(recipe))
+    check_is_free(folder, resume=resume)
+    for name in (RECIPE, ENVIRONMENT):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}, so it is not the output of a stage and cannot be resumed")
+    made_by = recipe_fingerprint(load_recipe(folder / RECIPE), _earlier_place(folder))
+    differing = differing_keys(made_by, recipe_fingerprint(recipe, folder))
     if differing:
         raise InputError(f"{folder} was made by another recipe and cannot be resumed with this one: {differing}")
+
+
+def check_chain_folder(root: Path, *, resume: bool) -> None:
+    """Checks that a chain may run in this folder: nothing was trained there, or it is to be resumed.
+
+    Raises:
+        InputError: it is a file, or not empty and not to be resumed.
+    """
+    if root.is_dir() and all(STAGE.fullmatch(path.name) and is_untrained(path) for path in root.iterdir()):
+        return
+    check_is_free(root, resume=resume)
 
 
 def check_is_free(folder: Path, *, resume: bool) -> None:
@@ -73,26 +125,63 @@ def check_is_free(folder: Path, *, resume: bool) -> None:
         raise InputError(f"{folder} is not empty; choose another folder, or go on with what it holds by --resume")
 
 
-def differences(before: Any, now: Any, path: str = "") -> str:
-    """A phrase for each value in which two nests of plain dictionaries differ, empty where they are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        phrases = [
-            differences(before.get(key, NOTHING), now.get(key, NOTHING), f"{path}.{key}" if path else key)
-            for key in sorted(before.keys() | now.keys())
-        ]
-        return "; ".join(filter(None, phrases))
-    return "" if before == now else f"{path} was {before!r}, is {now!r}"
+def _earlier_place(folder: Path) -> Path:
+    """Where a stage's folder was when it last ran, before it was moved or renamed."""
+    return Path(_runs_of(folder)[-1].get("folder", folder))
 
 
-def write_beginning(folder: Path, recipe: StageRecipe, *, world_size: int) -> None:
-    """Writes the resolved recipe, and adds this run to `environment.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace_text(folder / RECIPE, dump_yaml(recipe.to_dict()))
-    path = folder / ENVIRONMENT
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+def _runs_of(folder: Path) -> list[dict[str, Any]]:
+    """What `environment.json` says of each run."""
+    return json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["runs"]
+
+
+@contextmanager
+def begun(folder: Path, recipe: StageRecipe, *, world_size: int, is_writer: bool) -> Iterator[None]:
+    """A stage's folder with the resolved recipe, and this run added to `environment.json`.
+
+    What a start without a checkpoint had left there is removed first. When the block fails before there is a
+    checkpoint, what the stage wrote is removed again. Collective: every process enters, one writes.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    barrier()  # nobody writes before all have looked
+    if is_writer:
+        if is_untrained(folder):
+            _remove_start(folder)
+        _write_beginning(folder, recipe, world_size=world_size)
+    barrier()
+    try:
+        yield
+    except BaseException:
+        if is_writer and is_untrained(folder):
+            _remove_start(folder)
+            for path in made:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+        raise
+
+
+def _remove_start(folder: Path) -> None:
+    """Removes what a stage writes before its first checkpoint, but for logs of steps that it did take."""
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if path.name == LOGS:
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_beginning(folder: Path, recipe: StageRecipe, *, world_size: int) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    runs = _runs_of(folder) if (folder / ENVIRONMENT).is_file() else []
     checkpoint = find_last_checkpoint(folder)
-    runs.append(describe_environment(world_size) | {"resumed_from": checkpoint.name if checkpoint else None})
-    _replace_text(path, json.dumps({"runs": runs}, indent=2) + "\n")
+    here = {"folder": str(folder.resolve()), "resumed_from": checkpoint.name if checkpoint else None}
+    runs.append(describe_environment(world_size) | here)
+    _replace_text(folder / ENVIRONMENT, json.dumps({"runs": runs}, indent=2) + "\n")
+    _replace_text(folder / RECIPE, dump_yaml(recipe.to_dict()))
 
 
 def describe_environment(world_size: int) -> dict[str, Any]:

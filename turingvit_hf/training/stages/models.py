@@ -66,7 +66,7 @@ def find_start(recipe: StageRecipe) -> Start | None:
     """
     if recipe.init_from is None:
         return None
-    folder = _checkpoint_in(recipe.init_from)
+    folder = checkpoint_in(recipe.init_from)
     with _errors_of_loading(f"init_from={recipe.init_from!r}"):
         config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, TuringViTConfig | TuringViTDualEncoderConfig):
@@ -84,8 +84,12 @@ def find_start(recipe: StageRecipe) -> Start | None:
     return start
 
 
-def _checkpoint_in(init_from: str) -> str:
-    """The folder of a checkpoint: the one given, or `model/` or `vision_tower/` in the output of a stage."""
+def checkpoint_in(init_from: str) -> str:
+    """The folder of a checkpoint: the one given, or `model/` or `vision_tower/` in the output of a stage.
+
+    Raises:
+        InputError: there is no such folder, or no checkpoint in it.
+    """
     folder = Path(init_from).expanduser()
     if not folder.is_dir():
         if init_from.startswith((".", "/", "~")) or init_from.count("/") > 1:

@@ -11,31 +11,40 @@ from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
 from turingvit_hf.training.data.samples import max_patches_of
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint
-from turingvit_hf.training.stages.folder import is_finished
-from turingvit_hf.training.stages.models import SMALL
+from turingvit_hf.training.stages.checks import (
+    find_faults,
+    find_warnings,
+    is_absent,
+    is_meant_locally,
+    measured_sources,
+    named_files,
+)
+from turingvit_hf.training.stages.folder import is_finished, is_untrained
+from turingvit_hf.training.stages.host_memory import CLIP_BYTES, IMAGE_BYTES, estimate_host_memory
 from turingvit_hf.training.yaml_files import dump_yaml
 
 
 # of float32 weights, their gradients and AdamW's two moments
 BYTES_A_PARAMETER = 16
-# teachers and encoders that are not downloaded
-BUILT_IN = (SMALL, "hog", "shapes")
 
 
-def describe_plan(recipe: StageRecipe, *, out: Path, num_ranks: int) -> str:
-    """What the stage would do, as lines for people; the resolved recipe comes first.
+def describe_plan(recipe: StageRecipe, *, out: Path, num_ranks: int, before: StageRecipe | None = None) -> str:
+    """What the stage would do, as lines for people; the resolved recipe comes first, what is wrong with it last.
 
     Args:
         recipe: the stage's.
         out: where it would be written.
         num_ranks: processes it would run on.
+        before: the stage of the same chain that it goes on from.
     """
     lines = [dump_yaml(recipe.to_dict()).rstrip(), ""]
-    lines += [f"{name + ':':<14}{text}" for name, text in _facts(recipe, out, num_ranks)]
+    lines += [f"{name + ':':<14}{text}" for name, text in _facts(recipe, out, num_ranks, before)]
+    lines += [f"warning: {warning}" for warning in find_warnings(recipe)]
+    lines += [f"error: {fault}" for fault in find_faults(recipe, num_ranks=num_ranks, before=before)]
     return "\n".join(lines)
 
 
-def _facts(recipe: StageRecipe, out: Path, num_ranks: int) -> list[tuple[str, str]]:
+def _facts(recipe: StageRecipe, out: Path, num_ranks: int, before: StageRecipe | None) -> list[tuple[str, str]]:
     data = recipe.data
     num_parameters = _num_parameters(recipe)
     memory = num_parameters * BYTES_A_PARAMETER / 2**30
@@ -46,12 +55,14 @@ def _facts(recipe: StageRecipe, out: Path, num_ranks: int) -> list[tuple[str, st
     return [
         ("tower", f"{num_parameters:,} parameters; weights, gradients and AdamW take {memory:.2f} GiB in float32"),
         ("starts from", recipe.init_from or "random weights"),
-        ("data", "; ".join(map(_describe_source, data.sources)) or "none yet: set data.sources"),
+        ("data", "; ".join(_describe_source(source, recipe) for source in data.sources) or "none yet"),
+        ("measures", _measurements(recipe)),
         ("a step", f"{data.packs_per_step} packs of {data.tokens_per_pack:,} patches, {_images(recipe)}"),
         ("a process", f"{share} of a step; {num_ranks} processes, {data.num_workers} loader workers each"),
+        ("host memory", _host_memory(recipe, num_ranks)),
         ("steps", f"{max_steps:,}, so {max_steps * num_patches:,} patches"),
         ("checkpoints", _checkpoints(recipe, out)),
-        ("not local", ", ".join(_downloads(recipe)) or "nothing"),
+        ("not local", ", ".join(_downloads(recipe, before)) or "nothing"),
         ("writes to", f"{out}, {_state_of(out)}"),
     ]
 
@@ -79,29 +90,47 @@ def _images(recipe: StageRecipe) -> str:
     return f"{images} or {num_patches // (most * recipe.data.num_frames):,} clips"
 
 
-def _describe_source(source: SourceRecipe) -> str:
-    path = source.path
-    if _is_local(path) and not any(sign in path for sign in "*?["):
-        path += "" if Path(path).expanduser().exists() else " (NOT FOUND)"
-    return f"{path}, {source.kind}s"
+def _describe_source(source: SourceRecipe, recipe: StageRecipe) -> str:
+    is_missing = is_meant_locally(source.path, recipe) and is_absent(source.path)
+    return f"{source.path}{' (NOT FOUND)' if is_missing else ''}, {source.kind}s"
 
 
-def _is_local(name: str) -> bool:
-    """Whether a name can only be a file or folder here, or is one."""
-    return "://" not in name and (name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists())
+def _measurements(recipe: StageRecipe) -> str:
+    found = measured_sources(recipe)
+    if not found:
+        return "nothing: the section evaluation names no source"
+    sources = "; ".join(f"{name} on {_describe_source(source, recipe)}" for name, source in found.items())
+    if recipe.training.get("eval_strategy", "no") == "no":
+        return f"{sources}; at the end"
+    return f"{sources}; every {recipe.training.get('eval_steps', recipe.training.get('logging_steps', 10))} steps"
 
 
-def _downloads(recipe: StageRecipe) -> list[str]:
+def _host_memory(recipe: StageRecipe, num_ranks: int) -> str:
+    """What the data take in a process, and what of."""
+    memory = estimate_host_memory(recipe, num_ranks=num_ranks)
+    parts = []
+    if memory.num_rows:
+        sizes = f"{IMAGE_BYTES / 1e3:g} kB an image"
+        sizes += f" and {CLIP_BYTES / 1e6:g} MB a clip" if recipe.data.video_share > 0 else ""
+        parts.append(f"{_gibibytes(memory.row_bytes)} in {memory.num_rows:,} rows of streams, at {sizes}")
+    if memory.waiting_bytes:
+        parts.append(f"{_gibibytes(memory.waiting_bytes)} that wait for a pack")
+    if memory.num_packs:
+        parts.append(f"{_gibibytes(memory.pack_bytes)} in {memory.num_packs} packs ahead")
+    readers = f"{memory.num_readers} readers a process"
+    if not parts:
+        return f"little: {readers}, and no source is streamed"
+    return f"{readers} hold about {_gibibytes(memory.total_bytes)} of data: {', '.join(parts)}"
+
+
+def _gibibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def _downloads(recipe: StageRecipe, before: StageRecipe | None) -> list[str]:
     """The models, tokenizers and data that are no local paths."""
-    names = [source.path for source in recipe.data.sources]
-    names += [source.path for source in (recipe.evaluation.retrieval, recipe.evaluation.video_retrieval) if source]
-    names += [recipe.evaluation.classification.path] if recipe.evaluation.classification else []
-    names += [recipe.teacher.model] if recipe.teacher else []
-    names += [recipe.init_from] if recipe.init_from else []
-    if recipe.text:
-        names += [recipe.text.encoder, *([recipe.text.vocabulary] if recipe.text.vocabulary else [])]
-    wanted = [name for name in names if name.partition(":")[0] not in BUILT_IN and not _is_local(name)]
-    return list(dict.fromkeys(wanted))
+    keys = [(key, name) for key, name in named_files(recipe) if before is None or key != "init_from"]
+    return list(dict.fromkeys(name for _, name in keys if not is_meant_locally(name, recipe)))
 
 
 def _checkpoints(recipe: StageRecipe, out: Path) -> str:
@@ -117,5 +146,7 @@ def _state_of(out: Path) -> str:
         return "which is free"
     if is_finished(out):
         return "where a stage is finished"
+    if is_untrained(out):
+        return "where a start left something that nobody misses, and is free"
     checkpoint = find_last_checkpoint(out)
     return f"which --resume would continue from {checkpoint.name}" if checkpoint else "which is NOT EMPTY"
