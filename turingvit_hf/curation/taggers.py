@@ -145,8 +145,9 @@ def load_tagger(name: str) -> Tagger:
 
 
 def _spaced(text: str) -> str:
-    """Hyphens inside words and slashes as spaces: the lexicon has no compounds, and the parser's format uses slashes."""
-    return re.sub(r"(?<=\w)[-–—](?=\w)|/", " ", text)
+    """Hyphens and dashes inside words and all slashes as spaces: the lexicon has no compounds, and the parser's
+    own format is made of slashes."""
+    return re.sub(r"(?<=\w)[-\u2013\u2014](?=\w)|/", " ", text)
 
 
 def _is_word(token: str) -> bool:

@@ -17,12 +17,10 @@ from turingvit_hf.curation.taggers import Tagger, Word
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 _LETTERS = r"(?:(?!" + _IDEOGRAPH + r")[^\W_])+"
 # as people count them: a compound with hyphens is one word
-COUNTED_WORD = re.compile(rf"{_IDEOGRAPH}|{_LETTERS}(?:[-'’]{_LETTERS})*")
+COUNTED_WORD = re.compile(rf"{_IDEOGRAPH}|{_LETTERS}(?:[-'\u2019]{_LETTERS})*")
 # as entropy counts them, which fits the figure's numbers only with hyphens split
-SPLIT_WORD = re.compile(rf"{_IDEOGRAPH}|{_LETTERS}(?:['’]{_LETTERS})*")
+SPLIT_WORD = re.compile(rf"{_IDEOGRAPH}|{_LETTERS}(?:['\u2019]{_LETTERS})*")
 
-# entropies in bits that the affine text quality takes to 0 and 1; fitted to the four captions of VISTA's figure
-ENTROPY_ENDS = (1.5, 4.1)
 # percentiles of a run's entropies that take their place
 PERCENTILES = (1.0, 99.0)
 
@@ -32,18 +30,17 @@ FEW_NOUNS = "few nouns"
 CONTENT_PARTS = ("noun", "verb", "adjective", "adverb")
 # heads of phrases that no detector can find. Captions about mood and composition are full of them, and would be
 # punished for it
-ABSTRACT_HEADS = frozenset(
-    """
-    aesthetic angle appearance arrangement atmosphere attention background balance beauty blend brightness calm center
-    charm color colors colour colours comfort composition contrast contrasts corner day depth description design detail
-    details distance effect elegance element elements emotion energy environment expression feel feeling feelings focus
-    foreground front grace happiness harmony hint hue hues idea image impression innocence intensity joy kind layout
-    left lighting look lot love middle moment mood motion movement mystery nature nostalgia palette part pattern
-    patterns peace perspective photo photograph picture place pose position presence quality right scene sense serenity
-    set setting shade shades side simplicity softness story style surroundings symmetry tension texture textures theme
-    time tone tones top touch tranquility type variety vibe view viewer warmth way whimsy wonder
-    """.split()
-)
+_ABSTRACT_HEADS = """
+aesthetic angle appearance arrangement atmosphere attention background balance beauty blend brightness calm center
+charm color colors colour colours comfort composition contrast contrasts corner day depth description design detail
+details distance effect elegance element elements emotion energy environment expression feel feeling feelings focus
+foreground front grace happiness harmony hint hue hues idea image impression innocence intensity joy kind layout
+left lighting look lot love middle moment mood motion movement mystery nature nostalgia palette part pattern
+patterns peace perspective photo photograph picture place pose position presence quality right scene sense serenity
+set setting shade shades side simplicity softness story style surroundings symmetry tension texture textures theme
+time tone tones top touch tranquility type variety vibe view viewer warmth way whimsy wonder
+"""
+ABSTRACT_HEADS = frozenset(_ABSTRACT_HEADS.split())
 
 
 class EntropyScale(NamedTuple):
@@ -51,6 +48,10 @@ class EntropyScale(NamedTuple):
 
     low: float
     high: float
+
+
+# fitted to the four captions of VISTA's figure
+AFFINE_SCALE = EntropyScale(1.5, 4.1)
 
 
 def split_words(text: str) -> list[str]:
@@ -74,9 +75,7 @@ def entropy(text: str) -> float:
     return math.fsum(count / total * math.log2(total / count) for count in counts)
 
 
-def text_quality(
-    entropies: Sequence[float] | np.ndarray, scale: EntropyScale = EntropyScale(*ENTROPY_ENDS)
-) -> np.ndarray:
+def text_quality(entropies: Sequence[float] | np.ndarray, scale: EntropyScale = AFFINE_SCALE) -> np.ndarray:
     """Return the text quality T of captions, 0 to 1, float64: their entropies between the ends of a scale."""
     values = np.asarray(entropies, np.float64)
     return np.clip((values - scale.low) / (scale.high - scale.low), 0.0, 1.0)
