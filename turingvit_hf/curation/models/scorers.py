@@ -1,0 +1,190 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Scorers: frozen models with a space that images and texts share, from transformers or trained by this package."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModel, AutoProcessor
+
+from turingvit_hf.curation.models.loading import load, move, pick_device
+from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
+from turingvit_hf.training.errors import InputError
+
+
+# a tokenizer that knows no limit says something like 1e30
+NO_LIMIT = 100_000
+
+
+class TextEmbeddings(NamedTuple):
+    """Embeddings of texts.
+
+    Args:
+        vectors: (M, E) float16, of length 1.
+        is_cut: for each text, whether it was longer than the text encoder takes, so that its end does not count.
+    """
+
+    vectors: np.ndarray
+    is_cut: list[bool]
+
+
+class Scorer(Protocol):
+    """Anything that embeds images and texts into one space.
+
+    Attributes:
+        name: of the model.
+        revision: of its weights where it is known.
+        tau: the temperature that it was trained with, 1 / exp(logit_scale).
+        is_sigmoid: whether it was trained with a sigmoid; a softmax over its similarities is not calibrated then.
+    """
+
+    name: str
+    revision: str | None
+
+    @property
+    def tau(self) -> float: ...
+
+    @property
+    def is_sigmoid(self) -> bool: ...
+
+    def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return (N, E) float16 of length 1 for uint8 images (H, W, 3)."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Return the embeddings of texts."""
+        ...
+
+
+class TransformersScorer:
+    """A dual encoder that `AutoModel` loads: CLIP, SigLIP and their like, or a `TuringViTDualEncoderModel`.
+
+    Loaded when it is first asked. A TuringViT takes images at their own resolution.
+
+    Args:
+        model: hub id or folder.
+        name: how reports call it; empty: `model`.
+        revision: of a hub model.
+        dtype: of the weights.
+        device: None takes an accelerator where there is one.
+        batch_size: images or texts at a time.
+        max_patches: of the images of a batch together, where they have their own resolution.
+        max_tokens: of a text; None takes what the text encoder was made for.
+        lowercase: whether texts are lower-cased, for encoders that were trained so.
+
+    Raises:
+        InputError: when it is first asked, and there is no such model or it is no dual encoder.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str = "",
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int = 32,
+        max_patches: int = 16_384,
+        max_tokens: int | None = None,
+        lowercase: bool = False,
+    ):
+        if batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, not {batch_size}")
+        self.model = model
+        self.name = name or model
+        self.revision = revision
+        self._dtype = dtype
+        self._device = device
+        self._batch_size = batch_size
+        self._max_patches = max_patches
+        self._max_tokens = max_tokens
+        self._lowercase = lowercase
+        self._network: Any = None
+        self._processor: Any = None
+
+    @property
+    def tau(self) -> float:
+        """1 / exp(logit_scale), what similarities were divided by in training."""
+        return float(torch.exp(-self._loaded().logit_scale.detach().double()).item())
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether it has a bias on its logits, as models trained with a sigmoid loss do."""
+        return hasattr(self._loaded(), "logit_bias")
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return (N, E) float16 of length 1 for uint8 images (H, W, 3)."""
+        network = self._loaded()
+        processor = self._processor.image_processor
+        # sizes may differ, and our processor packs them
+        options = {"do_pack": True} if isinstance(processor, TuringViTImageProcessor) else {}
+        vectors = []
+        for batch in self._batches_of(images):
+            inputs = processor(batch, return_tensors="pt", input_data_format="channels_last", **options)
+            vectors.append(self._unit(network.get_image_features(**move(inputs, network))))
+        return np.concatenate(vectors)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Return the embeddings of texts; the end of those that are too long is cut off, and told."""
+        network = self._loaded()
+        tokenizer = self._processor.tokenizer
+        limit = self._text_limit()
+        # SigLIP reads its embedding off the last token, padding or not
+        padding = "max_length" if network.config.model_type.startswith("siglip") else True
+        vectors, is_cut = [], []
+        for start in range(0, len(texts), self._batch_size):
+            batch = [text.lower() if self._lowercase else text for text in texts[start : start + self._batch_size]]
+            whole = tokenizer(batch, truncation=False, padding=False, verbose=False)["input_ids"]
+            inputs = tokenizer(batch, padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+            vectors.append(self._unit(network.get_text_features(**move(inputs, network))))
+            is_cut += [len(ids) > limit for ids in whole]
+        return TextEmbeddings(np.concatenate(vectors), is_cut)
+
+    def _loaded(self) -> Any:
+        if self._network is None:
+            self._device = pick_device(self._device)
+            network = load(AutoModel, self.model, self.revision, dtype=self._dtype)
+            for method in ("get_image_features", "get_text_features", "logit_scale"):
+                if not hasattr(network, method):
+                    raise InputError(f"{self.model!r} is no dual encoder: {type(network).__name__} has no {method}")
+            self._processor = load(AutoProcessor, self.model, self.revision)
+            self._network = network.to(self._device).eval()
+        return self._network
+
+    def _batches_of(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """The images in order, in batches of no more images, and of native ones no more patches, than allowed."""
+        processor = self._processor.image_processor
+        batches: list[list[np.ndarray]] = [[]]
+        num_patches = 0
+        for image in images:
+            patches = 0
+            if isinstance(processor, TuringViTImageProcessor):
+                patches = processor.get_number_of_image_patches(*image.shape[:2])
+            is_full = len(batches[-1]) == self._batch_size or num_patches + patches > self._max_patches
+            if batches[-1] and is_full:
+                batches.append([])
+                num_patches = 0
+            batches[-1].append(image)
+            num_patches += patches
+        return batches
+
+    def _text_limit(self) -> int:
+        """Tokens of the longest text."""
+        config = self._network.config.text_config
+        limits = [self._max_tokens, self._processor.tokenizer.model_max_length]
+        limits.append(getattr(config, "max_position_embeddings", None))
+        return min(limit for limit in [*limits, NO_LIMIT] if limit is not None)
+
+    def _unit(self, output: Any) -> np.ndarray:
+        """The pooled vectors of an output, of length 1, as float16 on the CPU."""
+        pooled = output if isinstance(output, torch.Tensor) else output.pooler_output
+        return nn.functional.normalize(pooled.float(), dim=-1).half().cpu().numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # each process loads it for itself
+        return self.__dict__ | {"_network": None, "_processor": None}
