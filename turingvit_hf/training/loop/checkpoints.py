@@ -161,7 +161,7 @@ def _describe_start(init_from: str | None, folder: Path | None) -> dict[str, str
     if init_from is None:
         return None
     path = Path(init_from).expanduser()
-    if not path.is_dir():
+    if not path.is_dir() and not path.is_absolute():  # an absolute one may have been moved
         return {"path": init_from, "beside": None}
     path = path.resolve()
     around = folder.expanduser().resolve().parent if folder is not None else None
