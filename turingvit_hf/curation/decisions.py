@@ -279,16 +279,21 @@ def _smooth(values: Mapping[str, Any], thresholds: Thresholds) -> Drop | None:
     return None
 
 
+# by kind of duplicate: whose values decided, what such rows are counted by, and the section's threshold
+DUPLICATES = {
+    "exact": ("deduplicate", "exact duplicate", None),
+    "near": ("deduplicate", "near duplicate", "phash_distance"),
+    "known": ("deduplicate", "in an earlier run or an evaluation set", "phash_distance"),
+    "semantic": ("score", "semantic duplicate", "semantic_similarity"),
+}
+
+
 def _duplicate(values: Mapping[str, Any], thresholds: Thresholds) -> Drop | None:
     if not values.get("dup_of"):
         return None
-    kind = values.get("dup_kind")
-    threshold = {
-        "near": thresholds.duplicates.phash_distance,
-        "semantic": thresholds.duplicates.semantic_similarity,
-    }.get(kind or "")
-    stage = "score" if kind == "semantic" else "deduplicate"
-    return Drop(stage, f"{kind or 'exact'} duplicate of another row", values.get("dup_distance"), threshold)
+    stage, reason, threshold = DUPLICATES[values["dup_kind"]]
+    limit = getattr(thresholds.duplicates, threshold) if threshold else None
+    return Drop(stage, reason, values.get("dup_distance"), limit)
 
 
 def _without_candidate(values: Mapping[str, Any]) -> Drop | None:
