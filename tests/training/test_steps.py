@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.tiny_run import FakeSteps, classification, history, make_model, make_pack, make_trainer, retrieval
 from turingvit_hf.training.arguments import ObjectiveRecipe, OptimizerRecipe
@@ -162,25 +161,6 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     sparing.train()
     assert sparing.model.is_activation_checkpointing
     assert history(sparing) == history(plain)
-
-
-def test_tensorboard_gets_the_scalars(tmp_path, monkeypatch):
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
-    trainer = make_trainer(
-        tmp_path / "run",
-        evaluations=[retrieval()],
-        eval_strategy="steps",
-        eval_steps=3,
-        report_to="tensorboard",
-    )
-    trainer.train()
-    (events,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
-    board = EventAccumulator(str(events)).Reload()
-    tags = board.Tags()["scalars"]
-    names = ("siglip", "loss", "grad_norm", "learning_rate", "images_per_second", "tokens_per_second", "padding_share")
-    assert {f"train/{name}" for name in names} | {"eval/retrieval_image_to_text_R@1"} <= set(tags)
-    assert [event.step for event in board.Scalars("train/siglip")] == [1, 2, 3, 4, 5, 6]
-    assert [event.value for event in board.Scalars("train/siglip")] == pytest.approx(history(trainer), rel=1e-6)
 
 
 def test_evaluation_uses_the_averaged_weights_and_leaves_the_own_ones(tmp_path):

@@ -20,6 +20,7 @@ from turingvit_hf.training.data.sources import (
 )
 from turingvit_hf.training.data.step_loader import check_packs
 from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.loop.trackers import tracker_faults
 from turingvit_hf.training.recipe_checks import check_sections
 from turingvit_hf.training.stages.folder import is_finished
 from turingvit_hf.training.stages.models import SMALL, checkpoint_in
@@ -102,6 +103,7 @@ def find_faults(recipe: StageRecipe, *, num_ranks: int, before: StageRecipe | No
     except InputError as error:
         faults.append(f"data: {error}")
     faults += _missing_files(recipe, before)
+    faults += tracker_faults(recipe.training.get("report_to"))
     if _checkpoints_twice(recipe):
         faults.append(
             "training.activation_checkpointing and that of FSDP are both on, and one is enough: set "
