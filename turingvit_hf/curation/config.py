@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from turingvit_hf.curation.decisions import Thresholds
+from turingvit_hf.curation.prompts import STYLES
 from turingvit_hf.training.arguments import STRICT, Switch
 
 
-# the five styles of VISTA's figure
-STYLES = ("creative", "subjects", "layout", "overall", "appearance")
+# a model: what kind it is, and the options of that kind, as `models/registry.py` has them
+ModelSpec = dict[str, Any]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,47 +58,6 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class ModelConfig:
-    """A model that describes, judges or joins: behind an OpenAI-compatible endpoint, or of transformers, loaded here.
-
-    Attributes:
-        model: its name at the endpoint, or a hub id or folder.
-        name: how reports call it; empty: `model`.
-        base_url: of the endpoint, such as `http://localhost:8000/v1`; None: the model is loaded here.
-        revision: of the model, part of the key of its answers.
-        api_key_variable: environment variable that holds the key; None: no key is sent. The key itself is never
-            written anywhere.
-        temperature, top_p, max_tokens, seed: of sampling.
-        max_pixels: images are shrunk to this area before they are sent.
-        concurrency: requests in flight.
-        requests_per_minute: rate limit; None: none.
-        timeout: seconds for one request.
-        max_retries: further tries of a request that failed for a reason that may pass.
-        prompt_price, completion_price: money for a million tokens, for estimates and counts.
-        dtype, device: of a model that is loaded here.
-    """
-
-    model: str
-    name: str = ""
-    base_url: str | None = None
-    revision: str | None = None
-    api_key_variable: str | None = None
-    temperature: float = Field(0.0, ge=0.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(128, ge=1)
-    seed: int = 0
-    max_pixels: int = Field(1_000_000, ge=1)
-    concurrency: int = Field(16, ge=1)
-    requests_per_minute: float | None = Field(None, gt=0.0)
-    timeout: float = Field(60.0, gt=0.0)
-    max_retries: int = Field(4, ge=0)
-    prompt_price: float = Field(0.0, ge=0.0)
-    completion_price: float = Field(0.0, ge=0.0)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, config=STRICT)
 class MeasureConfig:
     """Reading, decoding and measuring; it cannot be switched off, since all else stands on it.
 
@@ -132,16 +92,17 @@ class CaptionConfig:
     """Candidate captions: those of the rows, and those of captioners, if there are any.
 
     Attributes:
-        captioners: models that write captions; none: the rows' own captions are the only candidates.
-        styles: which of the five prompts are used.
+        captioners: models that write captions, such as `{kind: endpoint, model: Qwen/Qwen3-VL-8B-Instruct, base_url:
+            "http://localhost:8000/v1"}`; none: the rows' own captions are the only candidates.
+        styles: names out of `prompts.STYLES`, or descriptions of other styles.
         use_raw: whether the rows' own captions are candidates.
-        tagger: `"lexicon"`, which needs no download, or the name of a spaCy model, such as `en_core_web_sm`.
+        tagger: of nouns: `lexicon` needs no download; the name of a spaCy model, such as `en_core_web_sm`, is better.
         batch_size: images whose captions are asked for at a time.
     """
 
     enabled: Switch = True
-    captioners: tuple[ModelConfig, ...] = ()
-    styles: tuple[str, ...] = STYLES
+    captioners: tuple[ModelSpec, ...] = ()
+    styles: tuple[str, ...] = tuple(STYLES)
     use_raw: Switch = True
     tagger: str = "lexicon"
     batch_size: int = Field(16, ge=1)
@@ -149,15 +110,16 @@ class CaptionConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class VerifyConfig:
-    """Verification of candidates by further models, which should not be the ones that wrote them.
+    """Verification of candidates by further models, which should not be those that wrote them.
 
     Attributes:
-        verifiers: models that judge; none: nothing is verified.
+        verifiers: models that judge, given as captioners are; none: nothing is verified.
         verify_raw: whether the rows' own captions are judged too.
+        batch_size: images whose candidates are judged at a time.
     """
 
     enabled: Switch = True
-    verifiers: tuple[ModelConfig, ...] = ()
+    verifiers: tuple[ModelSpec, ...] = ()
     verify_raw: Switch = True
     batch_size: int = Field(16, ge=1)
 
@@ -167,16 +129,14 @@ class EmbedConfig:
     """Embeddings of images and candidates by a frozen CLIP-like model of transformers, or a dual encoder of ours.
 
     Attributes:
-        model: hub id or folder.
-        revision: of a hub model.
+        scorer: the model.
         batch_size: images at a time.
     """
 
     enabled: Switch = True
-    model: str = "openai/clip-vit-large-patch14"
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    scorer: ModelSpec = Field(
+        default_factory=lambda: {"kind": "transformers", "model": "openai/clip-vit-large-patch14"}
+    )
     batch_size: int = Field(32, ge=1)
 
 
@@ -213,20 +173,14 @@ class GroundConfig:
     """Boxes of the best caption's noun phrases, by a zero-shot detector of transformers.
 
     Attributes:
-        model: hub id or folder.
-        min_score: boxes below are left out.
-        max_area: boxes that cover more than this share of the image are left out.
-        max_overlap: of two boxes of a phrase that overlap more, as intersection over union, one is kept.
+        detector: the model.
+        batch_size: images at a time.
     """
 
     enabled: Switch = False
-    model: str = "google/owlv2-base-patch16-ensemble"
-    revision: str | None = None
-    min_score: float = Field(0.1, ge=0.0, le=1.0)
-    max_area: float = Field(0.95, gt=0.0, le=1.0)
-    max_overlap: float = Field(0.5, ge=0.0, le=1.0)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    detector: ModelSpec = Field(
+        default_factory=lambda: {"kind": "transformers", "model": "google/owlv2-base-patch16-ensemble"}
+    )
     batch_size: int = Field(8, ge=1)
 
 
@@ -239,6 +193,8 @@ class CurationConfig:
         seed: of whatever is drawn.
         shard_size: rows a shard, the unit of work; tars and shards of streams stay whole.
         thresholds: what rows are dropped by.
+        limit: rows that are read at all, from the front; None: all.
+        sample: share of the rows that are read, drawn by their ids.
         max_attempts: how often a row that ended as an error is tried, `retry` included.
         max_error_rate: the run ends with exit code 3 where more than this share of the rows are errors.
     """
@@ -246,6 +202,8 @@ class CurationConfig:
     sources: tuple[SourceConfig, ...] = ()
     seed: int = 0
     shard_size: int = Field(1000, ge=1, le=10_000)
+    limit: int | None = Field(None, ge=1)
+    sample: float = Field(1.0, gt=0.0, le=1.0)
     measure: MeasureConfig = Field(default_factory=MeasureConfig)
     deduplicate: DeduplicateConfig = Field(default_factory=DeduplicateConfig)
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
@@ -262,9 +220,6 @@ class CurationConfig:
         kinds = {source.kind for source in self.sources}
         if len(kinds) > 1:
             raise ValueError("sources: images and videos are curated in runs of their own")
-        unknown = [style for style in self.caption.styles if style not in STYLES]
-        if unknown:
-            raise ValueError(f"caption.styles: there is no style {unknown[0]!r}; allowed are {', '.join(STYLES)}")
         if self.score.enabled and not self.embed.enabled:
             raise ValueError("score.enabled needs embed.enabled: scores are made of embeddings")
         return self

@@ -97,9 +97,12 @@ class Captioner:
         better = ask(self.model, [self._once_more(questions[index], drafts[index]) for index in again], journal)
         for index, answer in zip(again, better, strict=True):
             results[places[index][0]].answers.append(answer)
-            # the first one is kept where the second could not be had
             if answer.failure is None:
                 drafts[index] = _better(drafts[index], self._draft(answer))
+            elif answer.failure.passing:
+                # the first one stands until a retry brings a second
+                row, style = places[index]
+                results[row].failures.append(failure_row(self.model.name, style, answer))
         for index, draft in drafts.items():
             row, style = places[index]
             results[row].candidates.append(self._candidate(draft, style))

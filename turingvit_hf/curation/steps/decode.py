@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from turingvit_hf.curation.steps.base import Batch, Step
-from turingvit_hf.training.data.media import decode_image
+from turingvit_hf.training.data.media import decode_image, image_size
 from turingvit_hf.training.errors import BadRowError
 
 
@@ -16,13 +16,20 @@ class DecodeImages(Step):
     """Reads and decodes the images of a batch, each alone.
 
     New columns: `image`, RGB uint8 of shape (H, W, 3), upright, on white, the first frame of an animation, None where
-    there is none to be had; `width` and `height` of it in pixels; `sha256` of the file in hex; `fault` and
-    `fault_detail` where the file is broken for good, `error` where reading it failed for a reason that may pass.
+    there is none to be had; `width` and `height` of the file in pixels, upright; `sha256` of the file in hex; `fault`
+    and `fault_detail` where the file is broken for good, `error` where reading it failed for a reason that may pass.
+
+    Args:
+        long_side: a JPEG whose longer side is at least twice this is decoded at 1/2, 1/4 or 1/8 of its size, not
+            below this; None decodes at full size.
     """
 
     name = "decode"
     reads = ("media",)
     drafts = ("image",)
+
+    def __init__(self, *, long_side: int | None = None):
+        self.long_side = long_side
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns; `fault` and `fault_detail` of the batch, where the reader set them, are kept."""
@@ -32,7 +39,7 @@ class DecodeImages(Step):
             name: [] for name in ("image", "width", "height", "sha256", "fault", "fault_detail", "error")
         }
         for media, fault, detail in zip(batch["media"], faults, details, strict=True):
-            row = _decode(media) if fault is None else {"fault": fault, "fault_detail": detail}
+            row = _decode(media, self.long_side) if fault is None else {"fault": fault, "fault_detail": detail}
             for name, values in columns.items():
                 values.append(row.get(name))
         return columns
@@ -47,7 +54,7 @@ def read_media(media: bytes | str) -> bytes:
     return media if isinstance(media, bytes) else Path(media).read_bytes()
 
 
-def _decode(media: bytes | str | None) -> dict[str, Any]:
+def _decode(media: bytes | str | None, long_side: int | None) -> dict[str, Any]:
     if media is None:
         return {"fault": "row has no image"}
     try:
@@ -56,8 +63,13 @@ def _decode(media: bytes | str | None) -> dict[str, Any]:
         return {"error": f"cannot read {media}: {error.strerror or error}"}
     found: dict[str, Any] = {"sha256": hashlib.sha256(encoded).hexdigest()}
     try:
-        pixels = decode_image(encoded)
+        height, width = image_size(encoded)
+        reduction = max(height, width) / long_side if long_side is not None else 1.0
+        pixels = decode_image(encoded, reduction=max(1.0, reduction))
     except BadRowError as error:
         return found | {"fault": error.reason, "fault_detail": error.detail or None}
     image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    return found | {"image": image, "height": image.shape[0], "width": image.shape[1]}
+    if reduction < 2:
+        # a PNG may hide its orientation behind its pixels, where its size was not read
+        height, width = image.shape[:2]
+    return found | {"image": image, "height": height, "width": width}
