@@ -3,8 +3,10 @@
 
 import re
 import string
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 from turingvit_hf.curation.optional import require
@@ -123,7 +125,7 @@ class LexiconTagger:
         words: list[Word] = []
         phrases: list[list[Word]] = []
         is_open = False
-        for sentence in require("textblob.en").parse(_spaced(text)).split():
+        for sentence in _lexicon_parser()(_spaced(text)).split():
             for token, tag, chunk, *_ in sentence:
                 if not _is_word(token):
                     is_open = False
@@ -142,6 +144,16 @@ class LexiconTagger:
 def load_tagger(name: str) -> Tagger:
     """Return the tagger of a name: `"lexicon"`, or a model of spaCy."""
     return LexiconTagger() if name == "lexicon" else SpacyTagger(name)
+
+
+@cache
+def _lexicon_parser() -> Callable[[str], Any]:
+    """TextBlob's parser, its lexicon read: it leaves those files to be closed by Python, which complains."""
+    parse = require("textblob.en").parse
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        parse("a")
+    return parse
 
 
 def _spaced(text: str) -> str:
