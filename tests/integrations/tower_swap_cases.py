@@ -110,6 +110,10 @@ def family_processor(
                 return super().check_argument_for_proper_class(argument_name, argument)
             return None
 
+        def save_pretrained(self, save_directory, **kwargs):
+            for part in (self.image_processor, self.tokenizer):
+                part.save_pretrained(save_directory)
+
     return ImagesOnly(image_processor, tokenizer, None, **options)
 
 

@@ -11,6 +11,7 @@ from transformers import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.training.vlm.token_counts import Size, num_tokens_with_images
 
 
 GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -45,6 +46,7 @@ class ChatRenderer:
 
     def __init__(self, processor: ProcessorMixin):
         parts: Any = processor  # attributes of its family's class
+        self.processor = processor
         template = parts.chat_template or parts.tokenizer.chat_template
         if isinstance(template, dict):
             template = template.get("default")
@@ -96,6 +98,14 @@ class ChatRenderer:
         else:
             spans = [self._span(text, messages, index) for index in answers]
         return self._with_end_token(text, [self._trimmed(text, span) for span in spans])
+
+    def num_tokens(self, text: str, answers: Sequence[Span], sizes: Sequence[Size]) -> int:
+        """Return how many tokens the model sees of a rendered text, those of images of these (height, width) included.
+
+        Raises:
+            InputError: the processor has a setting under which it cannot be told.
+        """
+        return num_tokens_with_images(self.processor, text, sizes)
 
     def _render(self, messages: Sequence[dict[str, Any]], *, prompt: bool = False) -> tuple[str, list[Span]]:
         """The text and, of a template that marks answers, where they are."""

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import ProcessorMixin
+from transformers import Idefics3Processor, PaliGemmaProcessor, ProcessorMixin
 
 from turingvit_hf.training.data.media import Media, decode_image, image_size
 from turingvit_hf.training.errors import BadRowError, InputError
-from turingvit_hf.training.vlm.answers import ChatRenderer, Span, token_labels
-from turingvit_hf.training.vlm.conversations import parse_conversation
+from turingvit_hf.training.vlm.answers import Span, token_labels
+from turingvit_hf.training.vlm.conversations import NO_IMAGE, parse_conversation
+from turingvit_hf.training.vlm.prefix_suffix import PrefixSuffixRenderer, make_renderer
+from turingvit_hf.training.vlm.token_counts import special_tokens_option
 
 
 IGNORE_INDEX = -100
-# the one reason to leave out a row that is not bad
-NO_IMAGE = "conversation has no image"
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class ConversationDataset(Dataset):
         max_bad_share: float = 0.1,
     ):
         self.processor: Any = processor
-        self.renderer = ChatRenderer(processor)
+        self.renderer = make_renderer(processor)
         self.image_folder = None if image_folder is None else Path(image_folder)
         self.max_length = max_length
         self.needs_images = needs_images
@@ -109,17 +109,10 @@ class ConversationDataset(Dataset):
         if text.count(self.renderer.image_token) != len(conversation.images):
             raise BadRowError("chat template left images out of the text")
         sizes = [image_size(media) for media in conversation.images]
-        num_tokens = self._num_tokens(text, sizes)
+        num_tokens = self.renderer.num_tokens(text, answers, sizes)
         if self.max_length is not None and num_tokens > self.max_length:
             raise BadRowError(f"conversation is longer than {self.max_length} tokens", f"{num_tokens}")
         return ChatSample(text, answers, conversation.images, num_tokens)
-
-    def _num_tokens(self, text: str, sizes: list[tuple[int, int]]) -> int:
-        num_tokens = len(self.processor.tokenizer(text)["input_ids"])
-        if sizes:
-            image_tokens = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-            num_tokens += sum(image_tokens) - len(sizes)
-        return num_tokens
 
     @property
     def lengths(self) -> list[int]:
@@ -154,7 +147,8 @@ def _picture(media: Media) -> Image.Image:
 class ConversationCollator:
     """Samples to a batch: what the VLM's processor makes of their texts and images, and `labels` (B, S) int64.
 
-    Labels are the tokens of answers, and -100 elsewhere: questions, images, padding.
+    Labels are the tokens of answers, and -100 elsewhere: questions, images, padding. A PaliGemma's processor tells
+    them itself.
 
     Args:
         processor: that of the VLM.
@@ -165,38 +159,50 @@ class ConversationCollator:
 
     def __init__(self, processor: ProcessorMixin):
         self.processor: Any = processor
+        is_prefix_suffix = isinstance(processor, PaliGemmaProcessor)
+        self.prefix_suffix = PrefixSuffixRenderer(processor) if is_prefix_suffix else None
 
     def __call__(self, samples: Sequence[ChatSample]) -> dict[str, torch.Tensor]:
         """Return the batch, padded on the right."""
-        texts = [sample.text for sample in samples]
         images = [list(sample.images) for sample in samples]
-        # as `apply_chat_template` does when the trained model is asked
-        begin = self.processor.tokenizer.bos_token
-        options = {"add_special_tokens": False} if begin is not None and texts[0].startswith(begin) else {}
+        common: dict[str, Any] = {
+            "images": images if any(images) else None,
+            "padding": True,
+            "padding_side": "right",
+            "return_tensors": "pt",
+        }
+        if self.prefix_suffix is not None:
+            texts = [self.prefix_suffix.processor_texts(sample.text, sample.answers) for sample in samples]
+            questions, answers = (list(part) for part in zip(*texts, strict=True))
+            return dict(self.processor(text=questions, suffix=answers, **common))
+        if isinstance(self.processor, Idefics3Processor):
+            # it would make tensors of the places of images, too
+            common["images_kwargs"] = {"return_tensors": common.pop("return_tensors")}
         batch = self.processor(
-            text=texts,
-            images=images if any(images) else None,
-            padding=True,
-            padding_side="right",
-            return_tensors="pt",
+            text=[sample.text for sample in samples],
             return_offsets_mapping=True,
             return_text_replacement_offsets=True,
-            **options,
+            **special_tokens_option(self.processor.tokenizer, samples[0].text),
+            **common,
         )
-        offsets = batch.pop("offset_mapping").tolist()
-        replacements = batch.pop("text_replacement_offsets", None) or [[] for _ in samples]
+        offsets = torch.as_tensor(batch.pop("offset_mapping")).tolist()
+        replacements = batch.pop("text_replacement_offsets", None)
+        # an InternVL's are an empty tensor where no text has an image
+        if replacements is None or isinstance(replacements, torch.Tensor):
+            replacements = [[] for _ in samples]
         for sample, replaced in zip(samples, replacements, strict=True):
             if len(replaced) != len(sample.images):
                 raise InputError(f"{type(self.processor).__name__} does not say where images are in a text")
         for sample, replaced, places in zip(samples, replacements, offsets, strict=True):
             growth = replaced[-1]["new_span"][1] - replaced[-1]["span"][1] if replaced else 0
             if max(end for _, end in places) > len(sample.text) + growth:
-                # PaliGemma's does: answers would be looked for in the wrong places
+                # answers would be looked for in the wrong places
                 raise InputError(f"{type(self.processor).__name__} puts words of its own into texts")
+        tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
         labels = [
             token_labels(ids, offsets=places, spans=sample.answers, replacements=replaced, ignore_index=IGNORE_INDEX)
             for ids, places, sample, replaced in zip(
-                batch["input_ids"].tolist(), offsets, samples, replacements, strict=True
+                tensors["input_ids"].tolist(), offsets, samples, replacements, strict=True
             )
         ]
-        return {**batch, "labels": torch.tensor(labels)}
+        return {**tensors, "labels": torch.tensor(labels)}

@@ -23,6 +23,8 @@ ROLES = {
     "system": "system",
 }
 IMAGE_KEYS = ("image", "path")
+# the one reason to leave out a row that is not bad
+NO_IMAGE = "conversation has no image"
 
 
 @dataclass(frozen=True)

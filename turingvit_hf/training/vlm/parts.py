@@ -54,7 +54,8 @@ def _find_rest(module: nn.Module, name: str, known: set[int], whole: list[str], 
     unknown = [id(parameter) not in known for parameter in module.parameters()]
     if not any(unknown):
         return
-    if all(unknown) and name:
+    # PEFT saves modules, and a list of them is none to it
+    if all(unknown) and name and not isinstance(module, nn.ModuleList | nn.ModuleDict):
         whole.append(name)
         return
     prefix = f"{name}." if name else ""

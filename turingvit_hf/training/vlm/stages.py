@@ -130,6 +130,9 @@ class VlmTrainer(Trainer):
         self.tower_name = tower_name
         self.tower_learning_rate = tower_learning_rate
         super().__init__(**kwargs)
+        # Qwen's classes say no, from a time when they left out tokens that Trainer had counted, and the loss of a step
+        # would be the mean of its batches' means; in 5.23 every family divides by the number that it is given
+        self.model_accepts_loss_kwargs = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(resume_from_checkpoint) or super()._load_from_checkpoint(resume_from_checkpoint, model)
