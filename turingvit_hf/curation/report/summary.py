@@ -1,0 +1,204 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The numbers of a run's report, gathered in one pass over its rows; and the rows that are worth looking at."""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from turingvit_hf.curation.decisions import RULES, Drop, Thresholds, decide
+from turingvit_hf.curation.tables import digest_of
+
+
+# pictures of each kind that are shown
+GRID = 24
+KEPT, DROPPED, ERROR = "kept", "dropped", "error"
+# in which decisions are taken
+STAGE_ORDER = ("measure", "deduplicate", "consistency", "motion", "judge", "score", "ground")
+# whose distribution is shown; the last has no threshold of its own
+MEASURED = tuple(dict.fromkeys((*(rule.value for rule in RULES), "edge_share")))
+
+
+class Judged(NamedTuple):
+    """What became of a row."""
+
+    status: str
+    drop: Drop | None
+
+
+def judge_row(row: Mapping[str, Any], thresholds: Thresholds) -> Judged:
+    """Return what becomes of a row as `RunFolder.iterate_rows` yields it: an error, else what thresholds decide."""
+    drop = decide(row, thresholds)
+    if drop is None and row.get("errors"):
+        return Judged(ERROR, None)
+    return Judged(DROPPED, drop) if drop else Judged(KEPT, None)
+
+
+@dataclass
+class Shown:
+    """A row that the report shows.
+
+    Attributes:
+        row: its stored columns.
+        judged: what became of it.
+        order: what it is sorted and chosen by; small comes first.
+    """
+
+    row: dict[str, Any]
+    judged: Judged
+    order: float
+
+    def __lt__(self, other: "Shown") -> bool:  # a heap keeps the smallest by popping the largest
+        return self.order > other.order
+
+
+@dataclass
+class Summary:
+    """Everything that report.json and the page say.
+
+    Attributes:
+        counts: rows by status.
+        drops: rows by (stage, reason), in the order of the stages.
+        errors: rows by (stage, first line of the text).
+        values: of each measured value all that were measured, with the status of their rows.
+        wins: of captions written or found, by (what, name): how many there were, were eligible and were chosen.
+        captions: (words, entropy, was chosen) of each candidate.
+        scores: (text quality, alignment - ambiguity, overall) of the best candidates.
+        clips: (motion, mean cosine of adjacent frames, status) of each clip.
+        duplicates: the rows that were dropped as duplicates, by the row that was kept.
+        kept, dropped, borderline, grounded: rows to show.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    drops: Counter[tuple[str, str]] = field(default_factory=Counter)
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    values: dict[str, list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
+    wins: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    captions: list[tuple[float, float, bool]] = field(default_factory=list)
+    scores: list[tuple[float, float, float]] = field(default_factory=list)
+    clips: list[tuple[float, float, str]] = field(default_factory=list)
+    duplicates: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    kept: list[Shown] = field(default_factory=list)
+    dropped: dict[tuple[str, str], list[Shown]] = field(default_factory=lambda: defaultdict(list))
+    borderline: list[Shown] = field(default_factory=list)
+    grounded: list[Shown] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the run has."""
+        return self.counts.total()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain values, for report.json."""
+        return {
+            "rows": self.num_rows,
+            **{status: self.counts[status] for status in (KEPT, DROPPED, ERROR)},
+            "drops": [
+                {"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in self.drops.items()
+            ],
+            "errors": [
+                {"stage": stage, "error": text, "rows": count} for (stage, text), count in self.errors.most_common()
+            ],
+            "values": {name: _quantiles([value for value, _ in pairs]) for name, pairs in self.values.items()},
+            "wins": [
+                {"by": by, "name": name, **{what: counts[what] for what in ("candidates", "eligible", "chosen")}}
+                for (by, name), counts in self.wins.items()
+            ],
+            "duplicates": {"kept": len(self.duplicates), "dropped": sum(map(len, self.duplicates.values()))},
+        }
+
+
+def summarize(rows: Iterable[dict[str, Any]], thresholds: Thresholds, *, seed: int = 0) -> Summary:
+    """Return the summary of a run's rows, in one pass; only rows that are shown stay in memory.
+
+    Args:
+        rows: as `RunFolder.iterate_rows` yields them.
+        thresholds: what is decided by.
+        seed: of which rows are shown. The same rows are, in whatever order they come.
+    """
+    summary = Summary()
+    for row in rows:
+        judged = judge_row(row, thresholds)
+        summary.counts[judged.status] += 1
+        if judged.drop:
+            summary.drops[judged.drop.stage, judged.drop.reason] += 1
+        elif judged.status == ERROR:
+            stage, text = next(iter(row["errors"].items()))
+            summary.errors[stage, str(text).partition("\n")[0][:200]] += 1
+        _add_values(summary, row, judged)
+        _add_captions(summary, row)
+        _add_shown(summary, row, judged, thresholds, seed)
+    _put_in_order(summary)
+    return summary
+
+
+def distance_to_threshold(row: Mapping[str, Any], thresholds: Thresholds) -> float | None:
+    """Return how near a row is to the nearest threshold that it was held against, as a share of it; None: to none."""
+    found = []
+    for rule in RULES:
+        value, threshold = row.get(rule.value), getattr(getattr(thresholds, rule.section), rule.threshold)
+        if value is not None and threshold:
+            found.append(abs(value - threshold) / abs(threshold))
+    return min(found, default=None)
+
+
+def _add_values(summary: Summary, row: Mapping[str, Any], judged: Judged) -> None:
+    for name in MEASURED:
+        value = row.get(name)
+        if value is not None:
+            summary.values[name].append((float(value), judged.status))
+    if row.get("motion") is not None and row.get("adjacent_mean") is not None:
+        summary.clips.append((row["motion"], row["adjacent_mean"], judged.status))
+
+
+def _add_captions(summary: Summary, row: Mapping[str, Any]) -> None:
+    best = row.get("best")
+    for index, candidate in enumerate(row.get("candidates") or ()):
+        is_best = index == best
+        names = (("style", candidate.get("style") or "raw"), ("captioner", candidate.get("captioner") or "raw"))
+        for key in names:
+            summary.wins[key]["candidates"] += 1
+            summary.wins[key]["eligible"] += candidate.get("rank") is not None
+            summary.wins[key]["chosen"] += is_best
+        if candidate.get("num_words") is not None and candidate.get("entropy") is not None:
+            summary.captions.append((candidate["num_words"], candidate["entropy"], is_best))
+        if is_best and candidate.get("overall") is not None:
+            gap = candidate["alignment"] - candidate["ambiguity"]
+            summary.scores.append((candidate["text_quality"], gap, candidate["overall"]))
+
+
+def _add_shown(summary: Summary, row: dict[str, Any], judged: Judged, thresholds: Thresholds, seed: int) -> None:
+    draw = int(digest_of([seed, row["sample_id"]]), 16) / 2**64
+    if row.get("dup_of") and judged.drop and "duplicate" in judged.drop.reason:
+        summary.duplicates[row["dup_of"]].append(row["sample_id"])
+    if judged.status == KEPT:
+        _keep(summary.kept, Shown(row, judged, draw), GRID)
+        if row.get("boxes"):
+            _keep(summary.grounded, Shown(row, judged, draw), GRID // 2)
+    elif judged.drop:
+        _keep(summary.dropped[judged.drop.stage, judged.drop.reason], Shown(row, judged, draw), GRID // 3)
+    distance = distance_to_threshold(row, thresholds) if judged.status != ERROR else None
+    if distance is not None and (judged.drop is None or judged.drop.threshold is not None):
+        _keep(summary.borderline, Shown(row, judged, distance), GRID)
+
+
+def _keep(heap: list[Shown], shown: Shown, most: int) -> None:
+    """Adds a row if it is among the `most` with the smallest order."""
+    if len(heap) < most:
+        heapq.heappush(heap, shown)
+    else:
+        heapq.heappushpop(heap, shown)
+
+
+def _put_in_order(summary: Summary) -> None:
+    for shown in (summary.kept, summary.borderline, summary.grounded, *summary.dropped.values()):
+        shown.sort(key=lambda entry: (entry.order, entry.row["sample_id"]))
+    drops = sorted(summary.drops.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1], item[0]))
+    summary.drops = Counter(dict(drops))
+
+
+def _quantiles(values: list[float]) -> dict[str, float | int]:
+    ordered = sorted(values)
+    places = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {"rows": len(ordered)} | {name: ordered[round(p * (len(ordered) - 1))] for name, p in places.items()}

@@ -1,0 +1,207 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Videos to clips: cut at their shots, read as a few frames each, and measured."""
+
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+
+from turingvit_hf.curation.models.registry import build
+from turingvit_hf.curation.models.scorers import Scorer
+from turingvit_hf.curation.steps.base import Batch, Step
+from turingvit_hf.curation.steps.decode import read_media
+from turingvit_hf.curation.video.motion import MIN_SIDE, measure_consistency, measure_motion, motion_frame_indices
+from turingvit_hf.curation.video.shots import cut_into_chunks, find_shots, read_rate
+from turingvit_hf.processing.geometry import uniform_frame_indices
+from turingvit_hf.processing.video_files import ClipError, read_frames
+
+
+class CutVideos(Step):
+    """Cuts each video into shots, and shots into chunks of nearly equal length.
+
+    It reads `media`. It makes `sha256` of the file and `chunks`: for each chunk `start_ms`, `end_ms`, `first_frame`,
+    `num_frames`, `fps` and `shot`, which become columns of a row of its own; `fault` and `fault_detail` where the file
+    holds no frames or no shot is long enough, `error` where reading it failed for a reason that may pass.
+
+    Args:
+        adaptive_threshold, min_shot_frames: see `find_shots`.
+        min_seconds, max_seconds: see `cut_into_chunks`.
+    """
+
+    name = "cut"
+    reads = ("media",)
+
+    def __init__(
+        self,
+        *,
+        adaptive_threshold: float = 3.0,
+        min_shot_frames: int = 8,
+        min_seconds: float = 1.0,
+        max_seconds: float = 10.0,
+    ):
+        self._shots = {"adaptive_threshold": adaptive_threshold, "min_shot_frames": min_shot_frames}
+        self._seconds = {"min_seconds": min_seconds, "max_seconds": max_seconds}
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return `sha256`, `chunks`, `fault`, `fault_detail` and `error`; faults that the reader found are kept."""
+        size = len(batch["media"])
+        faults, details = (batch.get(name) or [None] * size for name in ("fault", "fault_detail"))
+        columns: Batch = {name: [] for name in ("sha256", "chunks", "fault", "fault_detail", "error")}
+        for media, fault, detail in zip(batch["media"], faults, details, strict=True):
+            row = self._cut(media) if fault is None else {"fault": fault, "fault_detail": detail}
+            for name, values in columns.items():
+                values.append(row.get(name))
+        return columns
+
+    def _cut(self, media: bytes | str | None) -> dict[str, Any]:
+        if media is None:
+            return {"fault": "row has no video"}
+        try:
+            found: dict[str, Any] = {"sha256": hashlib.sha256(read_media(media)).hexdigest()}
+        except OSError as error:
+            return {"error": f"cannot read {media}: {error.strerror or error}"}
+        try:
+            boundaries, fps = find_shots(media, **self._shots), read_rate(media)
+        except ClipError as error:
+            return found | {"fault": error.reason, "fault_detail": str(error)}
+        chunks = cut_into_chunks(boundaries, fps, **self._seconds)
+        if not chunks:
+            longest = max(stop - start for start, stop in itertools.pairwise(boundaries)) / fps
+            return found | {"fault": "no shot is long enough", "fault_detail": f"the longest has {longest:.2f} s"}
+        return found | {
+            "chunks": [
+                {
+                    "start_ms": chunk.start_ms,
+                    "end_ms": chunk.end_ms,
+                    "first_frame": chunk.first_frame,
+                    "num_frames": chunk.num_frames,
+                    "fps": chunk.fps,
+                    "shot": chunk.shot,
+                }
+                for chunk in chunks
+            ]
+        }
+
+
+class ReadClips(Step):
+    """Reads a few frames of each chunk, at the centers of equal stretches.
+
+    It reads `media`, `first_frame` and `num_frames`. It makes `image`, a tuple of uint8 (H, W, 3) frames, None where
+    they cannot be read; `width` and `height`; `clip_hash`, which names the chunk in journals; and `error`, since its
+    video could be read before.
+
+    Args:
+        num_frames: frames a clip.
+    """
+
+    name = "read clips"
+    reads = ("media", "first_frame", "num_frames", "sha256")
+    drafts = ("image", "clip_hash")
+
+    def __init__(self, *, num_frames: int = 8):
+        self._num_frames = num_frames
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the new columns."""
+        columns: Batch = {name: [] for name in ("image", "width", "height", "clip_hash", "error")}
+        stretches = zip(batch["media"], batch["first_frame"], batch["num_frames"], batch["sha256"], strict=True)
+        for media, first, count, sha256 in stretches:
+            row = {"clip_hash": f"{sha256}:{first}+{count}"} | self._read(media, first, count)
+            for name, values in columns.items():
+                values.append(row.get(name))
+        return columns
+
+    def _read(self, media: bytes | str, first: int, count: int) -> dict[str, Any]:
+        wanted = [first + index for index in uniform_frame_indices(count, num_frames=self._num_frames)]
+        try:
+            frames = _frames_at(media, wanted)
+        except (ClipError, OSError) as error:
+            return {"error": f"cannot read frames {wanted[0]} to {wanted[-1]}: {error}"}
+        return {"image": tuple(frames), "height": frames[0].shape[0], "width": frames[0].shape[1]}
+
+
+class MeasureMotion(Step):
+    """Measures how clips move, on frames of its own, which follow one another more closely.
+
+    It reads `media`, `first_frame`, `num_frames` and `fps`. It makes `motion` and `motion_variation`, see
+    `measure_motion`, and `min_side` and `aspect` of the frames.
+
+    Args:
+        rate: frames a second that are compared.
+        max_frames: of a clip.
+    """
+
+    name = "motion"
+    reads = ("media", "first_frame", "num_frames", "fps")
+
+    def __init__(self, *, rate: float = 8.0, max_frames: int = 33):
+        self._rate, self._max_frames = rate, max_frames
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the new columns and `error`."""
+        columns: Batch = {name: [] for name in ("motion", "motion_variation", "min_side", "aspect", "error")}
+        stretches = zip(batch["media"], batch["first_frame"], batch["num_frames"], batch["fps"], strict=True)
+        for media, first, count, fps in stretches:
+            row = self._measure(media, first, count, fps) if first is not None else {}
+            for name, values in columns.items():
+                values.append(row.get(name))
+        return columns
+
+    def _measure(self, media: bytes | str, first: int, count: int, fps: float) -> dict[str, Any]:
+        wanted, apart = motion_frame_indices(first, count, fps, rate=self._rate, max_frames=self._max_frames)
+        try:
+            frames = _frames_at(media, wanted)
+        except (ClipError, OSError) as error:
+            return {"error": f"cannot read frames {wanted[0]} to {wanted[-1]}: {error}"}
+        sides = sorted(frames[0].shape[:2])
+        shape = {"min_side": sides[0], "aspect": sides[1] / sides[0]}
+        # smaller frames have no flow, and are dropped by their side
+        return shape | (measure_motion(frames, apart) if sides[0] >= MIN_SIDE else {})
+
+
+class MeasureConsistency(Step):
+    """Measures how alike the frames of clips are, by a scorer's embeddings.
+
+    It reads `image`, the tuple of frames of `ReadClips`. It makes the columns of `measure_consistency`.
+
+    Args:
+        scorer: a model, as `registry.build` takes it or built already.
+    """
+
+    name = "consistency"
+    reads = ("image",)
+
+    def __init__(self, *, scorer: Any):
+        self.scorer: Scorer = build("scorer", scorer)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the new columns, None where there are no frames."""
+        columns: Batch = {name: [] for name in ("adjacent_mean", "adjacent_min", "first_mean", "first_min")}
+        for vectors in embed_clips(self.scorer, batch["image"]):
+            row = {} if vectors is None else measure_consistency(vectors)
+            for name, values in columns.items():
+                values.append(row.get(name))
+        return columns
+
+
+def embed_clips(scorer: Scorer, clips: list[tuple[np.ndarray, ...] | None]) -> list[np.ndarray | None]:
+    """Return (F, E) float16 unit vectors of the frames of each clip, None where there are none."""
+    frames = [frame for clip in clips for frame in clip or ()]
+    vectors = iter(scorer.embed_images(frames)) if frames else iter(())
+    return [np.stack([next(vectors) for _ in clip]) if clip else None for clip in clips]
+
+
+def mean_embedding(vectors: np.ndarray | None) -> np.ndarray | None:
+    """Return the mean of (F, E) unit vectors as a (E,) float16 unit vector, as stage 4 of pretraining takes clips."""
+    if vectors is None:
+        return None
+    mean = vectors.astype(np.float32).mean(0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float16)
+
+
+def _frames_at(media: bytes | str, wanted: list[int]) -> list[np.ndarray]:
+    frames, _ = read_frames(media, lambda metadata: [index for index in wanted if index < metadata.total_num_frames])
+    if not frames:
+        raise ClipError("video has no frames", f"none of the frames {wanted} is there any more")
+    return [np.ascontiguousarray(frame) for frame in frames]
