@@ -18,7 +18,7 @@ from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderMode
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import StageRecipe
-from turingvit_hf.training.data.samples import iterate_captions
+from turingvit_hf.training.data.captions import iterate_captions
 from turingvit_hf.training.data.step_loader import StepLoader
 from turingvit_hf.training.distributed import barrier, rank
 from turingvit_hf.training.errors import InputError

@@ -6,9 +6,6 @@ Every random draw is keyed by seed, source, row and epoch: it is the same whenev
 """
 
 import logging
-import math
-import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,29 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.processing.pixels import resize_pixels
 from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.training.data.captions import choose_caption
 from turingvit_hf.training.data.clips import ClipError, read_clip
-from turingvit_hf.training.data.draws import draws, permuted, seed_of
+from turingvit_hf.training.data.crops import Box, cut, draw_box, is_reduced, is_turned, reduced
+from turingvit_hf.training.data.draws import draws, seed_of
 from turingvit_hf.training.data.fitting import least_patches, smaller_grid
 from turingvit_hf.training.data.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
-from turingvit_hf.training.data.sources import Source, count_rows, open_source
-from turingvit_hf.training.data.streams import Position, RowStream
+from turingvit_hf.training.data.sources import Source, iterate_rows, open_source
 from turingvit_hf.training.errors import BadRowError
 
 
-# of a random crop to a fixed size, as in Inception and torchvision's RandomResizedCrop
-CROP_ASPECTS = (3 / 4, 4 / 3)
-CROP_TRIES = 10
-END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter three: Chinese and Japanese
 BICUBIC = 3
 
 logger = logging.getLogger(__name__)
-
-Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ class SampleMaker:
         if kind == "video":
             frames = _read_clip(media, self.data.num_frames)
         height, width = frames[0].shape[1:] if frames else image_size(media)
-        box = self._draw_box(height, width, rng)
+        box = draw_box(height, width, self.data.resolution, rng=rng)
         flip = rng is not None and rng.random() < self.data.resolution.flip
         size = self._size(box, draw_key, kind)
         grid = self._grid(size)
@@ -144,7 +135,7 @@ class SampleMaker:
         if not frames:
             return replace(plan, media=media)
         notes = () if len(frames) == self.data.num_frames else (f"clip has fewer than {self.data.num_frames} frames",)
-        ready = tuple(resize_pixels(_cut(frame, box, flip), size, self.resample) for frame in frames)
+        ready = tuple(resize_pixels(cut(frame, box, flip), size, self.resample) for frame in frames)
         return replace(plan, frames=ready, notes=notes)
 
     def smaller(self, plan: Plan, room: int) -> Plan:
@@ -170,43 +161,23 @@ class SampleMaker:
         scale = min(plan.box[2] / plan.size[0], plan.box[3] / plan.size[1])
         pixels = decode_image(plan.media, reduction=scale / DRAFT_MARGIN)
         (height, width), (top, left, box_height, box_width), size = plan.image_size, plan.box, plan.size
-        if _is_turned(pixels.shape[1:], plan.image_size):
+        if is_turned(pixels.shape[1:], plan.image_size):
             height, width, top, left, box_height, box_width = width, height, left, top, box_width, box_height
             size = (size[1], size[0])
-        elif not _is_reduced(pixels.shape[1:], plan.image_size):
+        elif not is_reduced(pixels.shape[1:], plan.image_size):
             raise BadRowError(
                 "image has another size than its header says", f"{plan.key}: {pixels.shape[1:]}, {plan.image_size}"
             )
         y, x = pixels.shape[1] / height, pixels.shape[2] / width
         box = (round(top * y), round(left * x), max(1, round(box_height * y)), max(1, round(box_width * x)))
-        part = _cut(pixels, box, plan.flip)
+        part = cut(pixels, box, plan.flip)
         frames = (resize_pixels(part, size, self.resample),)
         crop = (
-            _reduce(part, int(min(part.shape[1] / size[0], part.shape[2] / size[1]) / DRAFT_MARGIN))
+            reduced(part, int(min(part.shape[1] / size[0], part.shape[2] / size[1]) / DRAFT_MARGIN))
             if self.keep_crops
             else None
         )
         return Sample(plan.key, plan.draw_key, plan.kind, frames, plan.caption, crop)
-
-    def _draw_box(self, height: int, width: int, rng: random.Random | None) -> Box:
-        """Return the part of an image that is taken: an area drawn from `crop_scale`, anywhere.
-
-        For a fixed size its aspect ratio is drawn too, from `CROP_ASPECTS`; else it is the image's own.
-        """
-        scale = self.data.resolution.crop_scale
-        if rng is None or scale == (1.0, 1.0):
-            return 0, 0, height, width
-        lowest, highest = (math.log(aspect) for aspect in CROP_ASPECTS)
-        for _ in range(CROP_TRIES):
-            area = height * width * rng.uniform(*scale)
-            aspect = width / height
-            if self.data.resolution.mode == "fixed":
-                aspect = math.exp(rng.uniform(lowest, highest))
-            box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-            if 0 < box_height <= height and 0 < box_width <= width:
-                top, left = rng.randint(0, height - box_height), rng.randint(0, width - box_width)
-                return top, left, box_height, box_width
-        return 0, 0, height, width
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[0] // self.patch_size, size[1] // self.patch_size
@@ -235,59 +206,6 @@ def max_patches_of(data: DataRecipe, kind: str) -> int:
     return max(1, min(limit, data.tokens_per_pack // data.num_frames))
 
 
-def choose_caption(source: Source, row: dict[str, Any], rng: random.Random | None) -> str:
-    """Return one of a row's captions, with single spaces.
-
-    The column is drawn by probability among those that hold a text, one text of a list evenly, and with probability
-    `first_sentence` only the first sentence is taken. Without `rng`: the likeliest column, the first text, all of it.
-
-    Raises:
-        BadRowError: there is no text.
-    """
-    texts = {name: texts_of(source, row, name) for name, share in source.caption_columns.items() if share > 0}
-    names = [name for name, found in texts.items() if found]
-    if not names:
-        raise BadRowError("caption is empty or no text", f"columns {list(texts)}")
-    shares = [source.caption_columns[name] for name in names]
-    if rng is None:
-        return texts[names[shares.index(max(shares))]][0]
-    caption = rng.choice(texts[rng.choices(names, shares)[0]])
-    if rng.random() < source.recipe.first_sentence:
-        caption = END_OF_SENTENCE.split(caption, maxsplit=1)[0]
-    return caption
-
-
-def texts_of(source: Source, row: dict[str, Any], column: str) -> list[str]:
-    """Return the texts in a column of captions, none empty: a text, a list of texts, or the name of a class."""
-    value = row.get(column)
-    names = source.class_names.get(column, [])
-    # -1 is how datasets say that there is no class
-    if isinstance(value, int) and 0 <= value < len(names):
-        value = names[value].replace("_", " ")
-    values = value if isinstance(value, list | tuple) else [value]
-    cleaned = [" ".join(text.split()) for text in values if isinstance(text, str)]
-    return [text for text in cleaned if text]
-
-
-def iterate_captions(sources: Sequence[SourceRecipe], *, num_captions: int) -> Iterator[str]:
-    """Yield up to `num_captions` captions of the sources, from each in proportion to its weight, without its images.
-
-    Every text of every column of captions counts. Rows by index are drawn evenly, streams are read from the front.
-    """
-    total = sum(recipe.weight for recipe in sources)
-    for recipe in sources:
-        left = math.ceil(num_captions * recipe.weight / total)
-        source = open_source(recipe)
-        for row, _ in _iterate_rows(source, shuffled=True):
-            if isinstance(row, BadRowError):
-                continue
-            texts = [text for column in source.caption_columns for text in texts_of(source, row, column)]
-            yield from texts[:left]
-            left -= len(texts)
-            if left <= 0:
-                break
-
-
 def iterate_samples(
     source: SourceRecipe, data: DataRecipe, *, patch_size: int, num_samples: int, captions: bool = True
 ) -> Iterator[Sample]:
@@ -306,7 +224,7 @@ def iterate_samples(
     maker = SampleMaker(data, patch_size, is_random=False)
     skipped: Counter[str] = Counter()
     left = num_samples
-    for row, name in _iterate_rows(opened, shuffled=False):
+    for row, name in iterate_rows(opened, shuffled=False):
         if left == 0:
             break
         try:
@@ -321,20 +239,6 @@ def iterate_samples(
         logger.warning("%d rows of %s left out: %s", count, source.path, reason)
 
 
-def _iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str, Any] | BadRowError, str]]:
-    if isinstance(source.rows, RowStream):
-        for row, name, _ in source.rows.iterate(Position(), index=0, num_shares=1, seed=0):
-            yield row, name
-        return
-    num_rows = count_rows(source.rows, source.recipe)
-    for position in range(num_rows):
-        index = permuted(position, num_rows, 0) if shuffled else position
-        try:
-            yield source.rows[index], str(index)
-        except BadRowError as error:
-            yield error, str(index)
-
-
 def _read_clip(media: Media, num_frames: int) -> list[np.ndarray]:
     if not isinstance(media, bytes | Path):
         raise BadRowError("row has no video", f"{media!r:.100}")
@@ -342,26 +246,3 @@ def _read_clip(media: Media, num_frames: int) -> list[np.ndarray]:
         return read_clip(media, num_frames=num_frames)
     except ClipError as error:
         raise BadRowError(error.reason, str(error)) from error
-
-
-def _cut(pixels: np.ndarray, box: Box, flip: bool) -> np.ndarray:
-    top, left, height, width = box
-    part = pixels[:, top : top + height, left : left + width]
-    return part[:, :, ::-1] if flip else part
-
-
-def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Return a copy, each side divided by the factor: a pack of large photographs would take gigabytes."""
-    if factor < 2 or min(pixels.shape[1:]) < 2 * factor:
-        return np.ascontiguousarray(pixels)
-    reduced = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1))).reduce(factor)
-    return np.ascontiguousarray(np.moveaxis(np.asarray(reduced), -1, 0))
-
-
-def _is_reduced(shape: Sequence[int], expected: tuple[int, int]) -> bool:
-    """Whether a decoded (height, width) is `expected` or 1/2, 1/4 or 1/8 of it, rounded up."""
-    return any(tuple(shape) == tuple(-(-side // factor) for side in expected) for factor in (1, 2, 4, 8))
-
-
-def _is_turned(shape: Sequence[int], expected: tuple[int, int]) -> bool:
-    return not _is_reduced(shape, expected) and _is_reduced(shape, (expected[1], expected[0]))

@@ -2,7 +2,7 @@
 """Sources of pretraining: what a `SourceRecipe` names, opened, with the columns that hold media and captions found."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import datasets
 import fsspec
 
 from turingvit_hf.training.arguments import SourceRecipe
+from turingvit_hf.training.data.draws import permuted
 from turingvit_hf.training.data.rows import DatasetRows, JsonLinesRows, Rows, ShapesRows, TarRows, read_folder
-from turingvit_hf.training.data.streams import DatasetStream, RowsInOrder, RowStream, TarStream
+from turingvit_hf.training.data.streams import DatasetStream, Position, RowsInOrder, RowStream, TarStream
 from turingvit_hf.training.datasets import CAPTION_COLUMNS, IMAGE_COLUMNS
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.errors import BadRowError, InputError
 
 
 PATH_COLUMNS = ("file_name", "path", "file")
@@ -65,6 +66,21 @@ def is_streamed(recipe: SourceRecipe) -> bool:
     except InputError:
         return False
     return form in ("webdataset", "hub")
+
+
+def iterate_rows(source: Source, *, shuffled: bool) -> Iterator[tuple[dict[str, Any] | BadRowError, str]]:
+    """Yield each row of a source once, or why it cannot be read, and its name: evenly spread or from the front on."""
+    if isinstance(source.rows, RowStream):
+        for row, name, _ in source.rows.iterate(Position(), index=0, num_shares=1, seed=0):
+            yield row, name
+        return
+    num_rows = count_rows(source.rows, source.recipe)
+    for position in range(num_rows):
+        index = permuted(position, num_rows, 0) if shuffled else position
+        try:
+            yield source.rows[index], str(index)
+        except BadRowError as error:
+            yield error, str(index)
 
 
 def open_source(recipe: SourceRecipe, *, captions: bool = True) -> Source:

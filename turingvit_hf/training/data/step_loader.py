@@ -49,6 +49,7 @@ class StepLoader:
 
     def __init__(self, data: DataRecipe, collate: Collate, *, seed: int, rank: int = 0, num_ranks: int = 1):
         check_packs(data, collate.image_processor.patch_size, num_ranks)
+        _check_kinds(data)
         self._data = data
         self._collate = collate
         self._seed = seed
@@ -253,9 +254,6 @@ def check_packs(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
     """
     if data.packs_per_step % num_ranks:
         raise InputError(f"packs_per_step={data.packs_per_step} cannot be divided among {num_ranks} processes")
-    for kind, share in (("image", 1 - data.video_share), ("video", data.video_share)):
-        if share > 0 and data.sources and all(source.kind != kind for source in data.sources):
-            raise InputError(f"video_share={data.video_share} needs a source of kind {kind!r}, there is none")
     num_streams = data.packs_per_step // num_ranks * data.num_readers
     if data.num_workers and num_streams % data.num_workers:
         raise InputError(
@@ -280,6 +278,14 @@ def check_packs(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
         )
     if data.video_share > 0 and max_patches_of(data, "video") * num_frames > data.tokens_per_pack:
         raise InputError(f"tokens_per_pack={data.tokens_per_pack} has no room for {num_frames} frames of one patch")
+    if data.sources:
+        _check_kinds(data)
+
+
+def _check_kinds(data: DataRecipe) -> None:
+    for kind, share in (("image", 1 - data.video_share), ("video", data.video_share)):
+        if share > 0 and all(source.kind != kind for source in data.sources):
+            raise InputError(f"video_share={data.video_share} needs a source of kind {kind!r}, there is none")
 
 
 def _open(data: DataRecipe, kind: str, *, captions: bool) -> list[Source]:
