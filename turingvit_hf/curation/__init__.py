@@ -21,7 +21,7 @@ EXPORTS = {
     "RunFolder": "state",
 }
 
-__all__ = sorted(EXPORTS)  # noqa: PLE0605
+__all__ = sorted(EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

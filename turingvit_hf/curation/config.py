@@ -96,7 +96,7 @@ class CaptionConfig:
             "http://localhost:8000/v1"}`; none: the rows' own captions are the only candidates.
         styles: names out of `prompts.STYLES`, or descriptions of other styles.
         use_raw: whether the rows' own captions are candidates.
-        tagger: of nouns: `lexicon` needs no download; the name of a spaCy model, such as `en_core_web_sm`, is better.
+        tagger: of nouns: `{kind: lexicon}` needs no download, `{kind: spacy, model: en_core_web_sm}` is better.
         batch_size: images whose captions are asked for at a time.
     """
 
@@ -104,7 +104,7 @@ class CaptionConfig:
     captioners: tuple[ModelSpec, ...] = ()
     styles: tuple[str, ...] = tuple(STYLES)
     use_raw: Switch = True
-    tagger: str = "lexicon"
+    tagger: ModelSpec = Field(default_factory=lambda: {"kind": "lexicon"})
     batch_size: int = Field(16, ge=1)
 
 

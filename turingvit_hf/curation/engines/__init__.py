@@ -1,0 +1,81 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Engines: they run the stages of shards somewhere, and have no part in what comes of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
+from turingvit_hf.curation.shard_work import Task
+from turingvit_hf.training.errors import InputError
+
+
+NAMES = ("local", "ray")
+
+
+class Engine(Protocol):
+    """Runs tasks, in any order and place."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+        """Yield the manifest of each task of one stage as soon as it is done.
+
+        Raises:
+            InputError: a task found the whole run at fault.
+        """
+
+    def contrast(self, step: ContrastBatches, num_jobs: int) -> Iterator[BatchResult]:
+        """Yield what the step gives for each job, in the order of the jobs."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the work is done. None of it changes a result.
+
+    Attributes:
+        name: `"local"`: processes of this machine; `"ray"`: actors of a Ray cluster.
+        num_workers: shards that are worked on at a time.
+        num_cpus: CPUs of each worker of a stage, by the stage's name; `""` is for all others. Ray only.
+        num_gpus: GPUs likewise.
+        address: of a Ray cluster, such as `ray://head:10001`; None: the one that the environment names, or a new one
+            on this machine.
+    """
+
+    name: str = "local"
+    num_workers: int = 1
+    num_cpus: Mapping[str, float] = field(default_factory=dict)
+    num_gpus: Mapping[str, float] = field(default_factory=dict)
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise InputError(f"there is no engine {self.name!r}; there are {', '.join(NAMES)}")
+        if self.num_workers < 1:
+            raise InputError(f"num_workers={self.num_workers} must be 1 or more")
+
+
+def contrast_job(step: ContrastBatches, job: int) -> BatchResult:
+    """Return what the step gives for a job."""
+    found = step({"job": [job]})
+    return BatchResult(found["captions"][0], found["ambiguity"][0])
+
+
+def make_engine(options: EngineOptions) -> Engine:
+    """Return the engine that these options ask for.
+
+    Raises:
+        InputError: Ray is asked for and not installed.
+    """
+    if options.name == "ray":
+        from turingvit_hf.curation.engines.ray import RayEngine
+
+        return RayEngine(options)
+    from turingvit_hf.curation.engines.local import LocalEngine
+
+    return LocalEngine(options)

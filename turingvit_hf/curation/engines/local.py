@@ -1,0 +1,86 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Shards in processes of this machine."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
+from turingvit_hf.curation.engines import EngineOptions, contrast_job
+from turingvit_hf.curation.shard_work import Task, run_task
+from turingvit_hf.training.errors import InputError
+
+
+class LocalEngine:
+    """One worker is this process; more are processes that end with it, even when it is killed."""
+
+    def __init__(self, options: EngineOptions):
+        self._num_workers = options.num_workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+        """Yield the manifest of each task of one stage as soon as it is done.
+
+        Raises:
+            InputError: a task found the whole run at fault, or a worker died.
+        """
+        if self._num_workers == 1:
+            yield from map(run_task, tasks)
+            return
+        futures = [self._workers().submit(run_task, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker died, perhaps for want of memory; the same command goes on, with fewer --num-workers if so"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def contrast(self, step: ContrastBatches, num_jobs: int) -> Iterator[BatchResult]:
+        """Yield what the step gives for each job, in the order of the jobs."""
+        job, jobs = partial(contrast_job, step), range(num_jobs)
+        yield from map(job, jobs) if self._num_workers == 1 else self._workers().map(job, jobs)
+
+    def _workers(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # not forked: torch's threads and open connections do not survive that
+            context = multiprocessing.get_context("spawn")
+            threads = max(1, (os.cpu_count() or 1) // self._num_workers)
+            self._pool = ProcessPoolExecutor(
+                self._num_workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)
+            )
+        return self._pool
+
+
+def _begin_worker(num_threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(num_threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: it would go on asking models, beside the run that resumes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

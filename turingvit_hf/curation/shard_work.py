@@ -1,0 +1,332 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""One stage of one shard: what engines run, in any process and any number of times, with the same result."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from turingvit_hf.curation.decisions import decide
+from turingvit_hf.curation.journal import Journal
+from turingvit_hf.curation.rows import read_samples
+from turingvit_hf.curation.stages import STAGES, Stage, enabled_stages
+from turingvit_hf.curation.state import RunFolder, source_name
+from turingvit_hf.curation.steps.base import Step
+from turingvit_hf.curation.tables import (
+    digest_of,
+    file_digest,
+    metadata_of,
+    read_rows,
+    table_of,
+    write_json,
+    write_table,
+)
+
+
+# columns that the reader gives and the first stage stores
+LISTED = (
+    "sample_id",
+    "position",
+    "source",
+    "key",
+    "source_uri",
+    "raw_caption",
+    "raw_captions",
+    "license",
+    "opt_out",
+    "fault",
+    "fault_detail",
+)
+# columns that every stage stores about its own work
+KEPT_ABOUT = ("error", "attempts", "input_digest")
+
+# steps of a process, with the models that they have loaded, by run folder, stage and config
+_steps: dict[tuple[str, str, str], list[Step]] = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one shard.
+
+    Attributes:
+        folder: of the run.
+        stage: its name.
+        shard: its number.
+        retry: whether rows that ended as errors are tried again, as often as the config allows.
+    """
+
+    folder: str
+    stage: str
+    shard: int
+    retry: bool = False
+
+
+def is_current(run: RunFolder, stage: Stage, shard: int | None) -> bool:
+    """Return whether what is stored of a stage is what the run's config and the stages before it give."""
+    manifest = run.manifest(stage.name, shard)
+    return (
+        manifest is not None
+        and manifest["stage_hash"] == stage.hash(run.config)
+        and manifest["input_hash"] == input_hash(run, stage, shard)
+    )
+
+
+def input_hash(run: RunFolder, stage: Stage, shard: int | None) -> str:
+    """Return the hash of all that a stage reads: what earlier stages stored, and what is dropped by now."""
+    parts: list[Any] = [run.config.to_dict()["thresholds"]]
+    numbers = [entry.number for entry in run.shards] if shard is None else [shard]
+    for earlier in enabled_stages(run.config):
+        if earlier.name == stage.name:
+            break
+        for number in [None] if earlier.is_whole else numbers:
+            manifest = run.manifest(earlier.name, number)
+            parts.append([earlier.name, number, manifest["output_digest"] if manifest else None])
+    if len(parts) == 1:  # the first stage reads the source
+        parts += [run.config.to_dict()["sources"], run.config.sample]
+        parts += [entry.to_dict() for entry in run.shards if entry.number in numbers]
+    return digest_of(parts)
+
+
+def has_retriable(run: RunFolder, stage: Stage, shard: int) -> bool:
+    """Return whether a shard has rows that ended as errors and may be tried again."""
+    manifest = run.manifest(stage.name, shard)
+    return manifest is not None and manifest["retriable"] > 0
+
+
+def run_task(task: Task) -> dict[str, Any]:
+    """Do one stage of one shard, store what comes of it, and return its manifest.
+
+    Rows whose input and config have not changed keep what was stored before.
+
+    Raises:
+        InputError: the run as a whole is at fault, not a row.
+    """
+    started = time.perf_counter()
+    run, stage = RunFolder(task.folder), STAGES[task.stage]
+    config = run.config
+    stage_hash, hash_before = stage.hash(config), input_hash(run, stage, task.shard)
+    journal = Journal(run.shard_file(task.shard, "calls.jsonl"))
+    steps = _steps_of(task.folder, stage, run)
+    for step in steps:
+        step.journal = journal
+    known = _Stored(run, stage, task.shard, stage_hash)
+    limit = config.max_attempts if task.retry else 0
+    rows: list[dict[str, Any]] = []
+    inputs = _inputs(run, stage, task.shard)
+    num_reused = 0
+    while batch := list(islice(inputs, stage.batch_size(config))):
+        for row in batch:
+            row["input_digest"] = _digest(row, steps)
+        done = [known.find(row, limit) for row in batch]
+        fresh = [row for row, result in zip(batch, done, strict=True) if result is None]
+        results = iter(_apply(steps, fresh, known))
+        num_reused += len(batch) - len(fresh)
+        rows += [result if result is not None else next(results) for result in done]
+    if stage.explodes:
+        rows = [part for row in rows for part in _exploded(row, stage.explodes)]
+    facts = stage.facts(steps) if num_reused < len(rows) else known.facts
+    _store(run, stage, task.shard, rows, {"stage_hash": stage_hash, "facts": json.dumps(facts)})
+    manifest = _manifest(run, stage, task.shard, rows) | {
+        "facts": facts,
+        "stage_hash": stage_hash,
+        "input_hash": hash_before,
+        "reused": num_reused,
+        "answers": journal.num_added,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    write_json(run.shard_file(task.shard, f"{stage.name}.json"), manifest)
+    return manifest
+
+
+class _Stored:
+    """What an earlier run stored of a stage of a shard."""
+
+    def __init__(self, run: RunFolder, stage: Stage, shard: int, stage_hash: str):
+        path = run.shard_file(shard, f"{stage.name}.parquet")
+        is_usable = path.is_file() and metadata_of(path).get("stage_hash") == stage_hash and not stage.explodes
+        rows = read_rows(path) if is_usable else []
+        self.facts = json.loads(metadata_of(path).get("facts", "{}")) if is_usable else {}
+        if is_usable and stage.vectors:
+            for row, vectors in zip(rows, read_rows(vectors_file(path)), strict=True):
+                row.update(vectors)
+        self.rows = {row["sample_id"]: row for row in rows}
+
+    def find(self, row: dict[str, Any], limit: int) -> dict[str, Any] | None:
+        """The stored result of a row; None if it has none, was made from another input, or is to be tried again."""
+        found = self.rows.get(row["sample_id"])
+        if found is None or found["input_digest"] != row["input_digest"]:
+            return None
+        return None if found["error"] is not None and found["attempts"] < limit else found
+
+    def attempts(self, row: dict[str, Any]) -> int:
+        """How often this row, with this input, was tried before."""
+        found = self.rows.get(row["sample_id"])
+        return found["attempts"] if found is not None and found["input_digest"] == row["input_digest"] else 0
+
+
+def live_rows(run: RunFolder, stage: Stage, shard: int) -> list[dict[str, Any]]:
+    """Return the rows of a shard that reach a stage: neither dropped nor errors before it, with all stored columns."""
+    thresholds = run.config.thresholds
+    rows = run.read_shard(shard, before=stage.name)
+    return [row for row in rows if not row["errors"] and decide(row, thresholds) is None]
+
+
+def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]]:
+    """The rows that a stage works on, with their media if it needs that."""
+    entry = run.shards[shard]
+    source = run.config.sources[entry.source]
+    stretch = {
+        "name": source_name(run.config, entry.source),
+        "listing": entry.listing,
+        "unit": entry.unit,
+        "start": entry.start,
+        "stop": entry.stop,
+    }
+    if stage.name == enabled_stages(run.config)[0].name:
+        threshold = int(run.config.sample * 16**8)
+        for row in read_samples(source, **stretch):
+            if int(row["sample_id"][:8], 16) < threshold:
+                yield row
+        return
+    rows = live_rows(run, stage, shard)
+    if not stage.needs_media(run.config):
+        yield from rows
+        return
+    by_position: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_position.setdefault(row["position"], []).append(row)
+    for sample in read_samples(source, wanted=by_position.keys(), **stretch):
+        for row in by_position[sample["position"]]:
+            yield row | {"media": sample["media"]}
+
+
+def _apply(steps: Sequence[Step], rows: list[dict[str, Any]], known: _Stored) -> list[dict[str, Any]]:
+    """Run the steps over a batch and return what is stored of each row."""
+    # the first stage stores what the reader gives as well
+    stored = LISTED if rows and "errors" not in rows[0] else ("sample_id",)
+    results = [{name: row.get(name) for name in stored} for row in rows]
+    open_rows = list(range(len(rows)))
+    values = [dict(row) for row in rows]
+    for step in steps:
+        # a row with a fault has nothing to be measured by later steps, yet its columns must be there
+        batch = {name: [values[index].get(name) for index in open_rows] for name in _columns(values, step)}
+        if not open_rows:
+            break
+        for name, column in step(batch).items():
+            assert len(column) == len(open_rows), f"{step.name}: {name} has {len(column)} of {len(open_rows)} values"
+            for index, value in zip(open_rows, column, strict=True):
+                values[index][name] = value
+                if name not in step.drafts:
+                    results[index][name] = value
+        open_rows = [index for index in open_rows if results[index].get("error") is None]
+    for row, result in zip(rows, results, strict=True):
+        result["error"] = result.get("error")
+        result["attempts"] = known.attempts(row) + 1
+        result["input_digest"] = row["input_digest"]
+    return results
+
+
+def _columns(values: list[dict[str, Any]], step: Step) -> list[str]:
+    """The columns of a batch: all that rows have, and those that a step reads whether they are there or not."""
+    names: dict[str, None] = dict.fromkeys(step.reads)
+    for row in values:
+        names.update(dict.fromkeys(row))
+    return [name for name in names if name not in ("errors", "stages", *KEPT_ABOUT)]
+
+
+def _digest(row: dict[str, Any], steps: Sequence[Step]) -> str:
+    """What a row's result depends on: the stored columns that the steps read."""
+    names = {name for step in steps for name in step.reads} - {"media", "image", "error"}
+    return digest_of({name: row[name] for name in sorted(names) if name in row} | {"sample_id": row["sample_id"]})
+
+
+def _exploded(row: dict[str, Any], column: str) -> Iterator[dict[str, Any]]:
+    """A row for each element of a list, which brings columns of its own; the row itself where there are none."""
+    parts = row.pop(column) or ()
+    if not parts:
+        yield row
+    for part in parts:
+        yield row | part | {"sample_id": f"{row['sample_id']}-{part['start_ms']}-{part['end_ms']}"}
+
+
+def _store(run: RunFolder, stage: Stage, shard: int, rows: list[dict[str, Any]], metadata: dict[str, str]) -> None:
+    path = run.shard_file(shard, f"{stage.name}.parquet")
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    columns = [name for name in names if name not in (*stage.vectors, *KEPT_ABOUT)] or ["sample_id"]
+    if stage.vectors:
+        # before the table that tells whether both are there
+        write_table(vectors_file(path), vector_table(rows, stage.vectors), metadata)
+    write_table(path, table_of(rows, [*columns, *KEPT_ABOUT]), metadata)
+
+
+def vectors_file(path: Path) -> Path:
+    """Return the file of a stage's vectors, beside its table."""
+    return path.with_suffix(".vectors.parquet")
+
+
+def vector_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
+    """Return arrays of half precision as a table: a vector, or a list of vectors, a row."""
+    arrays = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        is_nested = any(value is not None and np.ndim(value) != 1 for value in values)
+        is_nested = is_nested or name == "candidate_embeddings"
+        vector = pa.list_(pa.float16())
+        cells = [
+            None
+            if value is None
+            else [np.asarray(part, np.float16) for part in value]
+            if is_nested
+            else np.asarray(value, np.float16)
+            for value in values
+        ]
+        arrays[name] = pa.array(cells, type=pa.list_(vector) if is_nested else vector)
+    return pa.table(arrays)
+
+
+def _manifest(run: RunFolder, stage: Stage, shard: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a stage made of a shard, counted: rows = kept + dropped + errors."""
+    thresholds, limit = run.config.thresholds, run.config.max_attempts
+    dropped: Counter[str] = Counter()
+    usage: Counter[str] = Counter()
+    num_errors = num_retriable = 0
+    stored = {row["sample_id"]: row for row in run.read_shard(shard, before=stage.name)}
+    for row in rows:
+        for name, values in row.items():
+            if name.endswith("_usage") and values:
+                usage.update({key: value for key, value in values.items() if value})
+        drop = decide(stored.get(row["sample_id"], {}) | row, thresholds)
+        if drop is not None:
+            dropped[drop.reason] += 1
+        elif row["error"] is not None:
+            num_errors += 1
+            num_retriable += row["attempts"] < limit
+    return {
+        "stage": stage.name,
+        "shard": shard,
+        "rows": len(rows),
+        "kept": len(rows) - dropped.total() - num_errors,
+        "dropped": dict(sorted(dropped.items())),
+        "errors": num_errors,
+        "retriable": num_retriable,
+        "usage": dict(usage),
+        "output_digest": file_digest(run.shard_file(shard, f"{stage.name}.parquet")),
+    }
+
+
+def _steps_of(folder: str, stage: Stage, run: RunFolder) -> list[Step]:
+    """The steps of a stage, whose models stay loaded as long as the process lives."""
+    key = (folder, stage.name, stage.hash(run.config))
+    if key not in _steps:
+        _steps.clear()  # one stage at a time: models of the one before need not stay
+        _steps[key] = stage.steps(run.config)
+    return _steps[key]

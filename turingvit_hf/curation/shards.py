@@ -1,0 +1,123 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Inputs cut into shards, which are the units of work."""
+
+import dataclasses
+import glob
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from turingvit_hf.curation.config import CurationConfig, SourceConfig
+from turingvit_hf.curation.listing import list_folder
+from turingvit_hf.curation.rows import OpenSource, is_parquet, open_curated, recipe_of
+from turingvit_hf.training.data.rows import TarRows
+from turingvit_hf.training.data.sources import open_source
+from turingvit_hf.training.data.streams import RowStream
+from turingvit_hf.training.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A stretch of a source.
+
+    Attributes:
+        number: of the shard in the run.
+        source: number of the source in the config.
+        unit: which shard of a stream; 0 for rows by index.
+        start, stop: its rows in the unit; `stop` None: to the end.
+        listing: file that holds the source's listing, None where it is read in place.
+    """
+
+    number: int
+    source: int
+    unit: int
+    start: int
+    stop: int | None
+    listing: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shard as plain values."""
+        return dataclasses.asdict(self)
+
+
+def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list[int | None]]:
+    """Return the shards of all sources, and how many rows each source has as far as that is known without reading.
+
+    A folder that has no `metadata.jsonl` is listed into `folder`, so that files which come or go later shift no rows.
+
+    Raises:
+        InputError: a source cannot be opened, or has no rows.
+    """
+    shards: list[Shard] = []
+    counts: list[int | None] = []
+    left = config.limit
+    for number, source in enumerate(config.sources):
+        if left is not None and left <= 0:
+            counts.append(0)
+            continue
+        listing = list_folder(source, folder / f"{number:02d}.jsonl")
+        opened = open_curated(source, listing)
+        bounds = [bound for bound in (source.max_samples, left) if bound is not None]
+        stretches = list(_stretches(opened, source, config.shard_size, min(bounds, default=None)))
+        for unit, start, stop in stretches:
+            shards.append(Shard(len(shards), number, unit, start, stop, listing))
+        is_known = all(stop is not None for _, _, stop in stretches)
+        counts.append(sum(stop - start for _, start, stop in stretches if stop is not None) if is_known else None)
+        if left is not None:
+            left -= counts[-1] or 0
+    return shards, counts
+
+
+def count_rows(source: SourceConfig) -> int | None:
+    """Return how many rows a stream of local tars has, by their headers; None where those cannot be had."""
+    if "://" in source.path:
+        return None
+    try:
+        recipe = dataclasses.replace(recipe_of(source), streaming=False)
+        rows = open_source(recipe, captions=False).rows if recipe.format in ("auto", "webdataset") else None
+    except InputError:
+        return None
+    return len(rows) if isinstance(rows, TarRows) else None
+
+
+def _stretches(
+    opened: OpenSource, source: SourceConfig, size: int, wanted: int | None
+) -> Iterator[tuple[int, int, int | None]]:
+    """Yield (unit, start, stop) of each shard: of streams a tar or file, cut where its length is known."""
+    rows = opened.rows
+    if not isinstance(rows, RowStream):
+        lengths: list[int | None] = [len(rows)]
+    else:
+        lengths = _parquet_lengths(source, rows.num_shards)
+    for unit, known in enumerate(lengths):
+        if wanted is not None and wanted <= 0:
+            return
+        length = known
+        if length is None and wanted is not None and isinstance(rows, RowStream):
+            length = sum(1 for _ in itertools.islice(rows.read_shard(unit, 0), wanted))
+        if length is None:
+            yield unit, 0, None
+            continue
+        if wanted is not None:
+            length = min(length, wanted)
+            wanted -= length
+        for start in range(0, length, size):
+            yield unit, start, min(start + size, length)
+
+
+def _parquet_lengths(source: SourceConfig, num_shards: int) -> list[int | None]:
+    """The rows of each file of a local parquet source; None for each shard of any other stream."""
+    unknown: list[int | None] = [None] * num_shards
+    if not is_parquet(source) or "://" in source.path:
+        return unknown
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        files = sorted(str(file) for file in path.rglob("*") if file.name.lower().endswith(".parquet"))
+    else:
+        files = sorted(glob.glob(str(path), recursive=True))
+    # a shard of the stream is a file; where that should ever change, shards stay whole
+    return [pq.read_metadata(file).num_rows for file in files] if len(files) == num_shards else unknown

@@ -1,0 +1,149 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The stages of a run: in which order, made of which steps, and which part of the config each depends on."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from turingvit_hf.curation.config import CurationConfig, hash_of
+from turingvit_hf.curation.steps.base import Batch, Step
+
+
+# part of every stage's hash: raised when what the same config gives is stored differently
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the pipeline whose results are stored.
+
+    Attributes:
+        name: of the stage, its files and its section in the config.
+        is_whole: whether it looks at the whole table at once; else it is done shard by shard.
+        steps: of a stage that is done by shards, not loaded yet.
+        needs_media: whether its steps are given the rows' media.
+        thresholds: sections of `thresholds` that what it stores depends on.
+        explodes: column of lists, each element of which becomes a row of its own in place of its row; None: none.
+        vectors: columns of arrays, which go into a file of their own.
+        facts: what the steps know of their models once these are loaded, as plain values for the manifest.
+    """
+
+    name: str
+    is_whole: bool = False
+    steps: Callable[[CurationConfig], list[Step]] = field(default=lambda config: [])
+    needs_media: Callable[[CurationConfig], bool] = field(default=lambda config: True)
+    thresholds: tuple[str, ...] = ()
+    explodes: str | None = None
+    vectors: tuple[str, ...] = ()
+    facts: Callable[[list[Step]], dict[str, Any]] = field(default=lambda steps: {})
+
+    def is_enabled(self, config: CurationConfig) -> bool:
+        """Whether a config has this stage switched on, and work for it."""
+        section = getattr(config, self.name)
+        if self.name == "verify" and not config.verify.verifiers:
+            return False
+        return getattr(section, "enabled", True)
+
+    def hash(self, config: CurationConfig) -> str:
+        """What the stored values depend on besides their input: rows are done again when it changes."""
+        section = dataclasses.asdict(getattr(config, self.name))
+        for name in ("enabled", "batch_size") if self.name != "score" else ("enabled",):
+            section.pop(name, None)  # neither changes a value
+        thresholds = dataclasses.asdict(config.thresholds)
+        return hash_of([FORMAT, self.name, section, {name: thresholds[name] for name in self.thresholds}, config.seed])
+
+    def batch_size(self, config: CurationConfig) -> int:
+        """How many rows its steps are given at a time."""
+        return getattr(config, self.name).batch_size
+
+
+def enabled_stages(config: CurationConfig) -> list[Stage]:
+    """Return the stages that a config has switched on, in their order."""
+    return [stage for stage in STAGES.values() if stage.is_enabled(config)]
+
+
+class AllRawCaptions(Step):
+    """Gives the caption step all of a row's own captions, of which `raw_caption` is the first."""
+
+    name = "raw captions"
+    reads = ("raw_captions",)
+    drafts = ("raw_caption",)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return `raw_caption` with lists in it."""
+        return {"raw_caption": batch["raw_captions"]}
+
+
+def _measure(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.decode import DecodeImages
+    from turingvit_hf.curation.steps.hashes import HashImages
+    from turingvit_hf.curation.steps.quality import MeasureQuality
+
+    long_side = config.measure.long_side
+    return [DecodeImages(long_side=long_side), MeasureQuality(long_side=long_side), HashImages()]
+
+
+def _caption(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.captions import CaptionStep
+
+    section = config.caption
+    step = CaptionStep(
+        captioners=section.captioners,
+        styles=section.styles,
+        use_raw=section.use_raw,
+        tagger=section.tagger,
+        thresholds=config.thresholds.captions,
+    )
+    return [*_decoded(bool(section.captioners)), AllRawCaptions(), step]
+
+
+def _verify(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.verification import VerificationStep
+
+    return [*_decoded(), VerificationStep(verifiers=config.verify.verifiers, verify_raw=config.verify.verify_raw)]
+
+
+def _embed(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.embeddings import EmbeddingStep
+
+    return [*_decoded(), EmbeddingStep(scorer=config.embed.scorer)]
+
+
+def _scorer_facts(steps: list[Step]) -> dict[str, Any]:
+    from turingvit_hf.curation.steps.embeddings import EmbeddingStep
+
+    (step,) = (step for step in steps if isinstance(step, EmbeddingStep))
+    scorer = step.scorer
+    return {"scorer": scorer.name, "revision": scorer.revision, "tau": step.tau, "is_sigmoid": scorer.is_sigmoid}
+
+
+def _ground(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.grounding import GroundingStep
+
+    return [*_decoded(), GroundingStep(detector=config.ground.detector, tagger=config.caption.tagger)]
+
+
+def _decoded(is_needed: bool = True) -> list[Step]:
+    from turingvit_hf.curation.steps.decode import DecodeImages
+
+    return [DecodeImages()] if is_needed else []
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("measure", steps=_measure),
+        Stage("deduplicate", is_whole=True, thresholds=("duplicates",)),
+        Stage(
+            "caption",
+            steps=_caption,
+            needs_media=lambda config: bool(config.caption.captioners),
+            thresholds=("captions",),
+        ),
+        Stage("verify", steps=_verify),
+        Stage("embed", steps=_embed, vectors=("image_embedding", "candidate_embeddings"), facts=_scorer_facts),
+        Stage("score", is_whole=True, thresholds=("duplicates", "captions", "score")),
+        Stage("ground", steps=_ground),
+    )
+}

@@ -1,0 +1,241 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The run folder: plain files that say what was done, so that the same command goes on where a killed one stopped.
+
+config.yaml                 the resolved config, its hash in the first line
+run.json                    config hash, versions, sources, shard table
+sources/00.jsonl            the listing of a folder, as it was when the run began
+shards/00000/<stage>.parquet, <stage>.json (manifest), calls.jsonl (journal of answered calls)
+whole/<stage>.parquet, <stage>.json
+rows.parquet                one row for each sample
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from turingvit_hf import __version__
+from turingvit_hf.curation.config import CurationConfig
+from turingvit_hf.curation.config_files import config_from_dict, dump_config
+from turingvit_hf.curation.shards import Shard
+from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
+from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.yaml_files import read_yaml
+
+
+MARKER = "run.json"
+VERSIONED = ("torch", "transformers", "pyarrow", "pillow", "numpy", "opencv-python-headless", "ImageHash", "faiss-cpu")
+
+
+class RunFolder:
+    """A folder that a run was begun in.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        InputError: no run was begun there.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser()
+        if not (self.path / MARKER).is_file():
+            raise InputError(f"{self.path} is no run folder: it has no {MARKER}")
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Return whether a run was begun in this folder."""
+        return (Path(path).expanduser() / MARKER).is_file()
+
+    @cached_property
+    def config(self) -> CurationConfig:
+        """The resolved config of the run."""
+        file = self.path / "config.yaml"
+        return config_from_dict(read_yaml(file), str(file))
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds."""
+        return read_json(self.path / MARKER)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The shard table."""
+        return [Shard(**entry) for entry in self.facts["shards"]]
+
+    def shard_file(self, shard: int, name: str) -> Path:
+        """Return the path of a shard's file."""
+        return self.path / "shards" / f"{shard:05d}" / name
+
+    def whole_file(self, name: str) -> Path:
+        """Return the path of a file about the whole table."""
+        return self.path / "whole" / name
+
+    def manifest(self, stage: str, shard: int | None) -> dict[str, Any] | None:
+        """Return what is known of a stage that was done, of a shard or (None) of the whole table; None: not done."""
+        name = f"{stage}.json"
+        return read_json(self.whole_file(name) if shard is None else self.shard_file(shard, name))
+
+    def stored_stages(self, shard: int) -> list[str]:
+        """Return the enabled stages that have a table for this shard, in their order."""
+        from turingvit_hf.curation.stages import enabled_stages
+
+        found = []
+        for stage in enabled_stages(self.config):
+            whole = self.whole_file(f"{stage.name}.parquet")
+            file = whole if stage.is_whole else self.shard_file(shard, f"{stage.name}.parquet")
+            if file.is_file():
+                found.append(stage.name)
+        return found
+
+    def read_stage(self, stage: str, shard: int, *, is_whole: bool) -> list[dict[str, Any]]:
+        """Return the rows that a stage stored for a shard."""
+        if not is_whole:
+            return read_rows(self.shard_file(shard, f"{stage}.parquet"))
+        with pq.ParquetFile(self.whole_file(f"{stage}.parquet")) as file:
+            return file.read_row_group(shard, use_threads=False).to_pylist()
+
+    def read_shard(self, shard: int, before: str | None = None) -> list[dict[str, Any]]:
+        """Return the samples of a shard with all columns that stages stored; a later stage's column replaces an
+        earlier one's. `errors` names the stages that a sample has an error in, with the text; `stages` those that
+        have stored something of it.
+
+        Args:
+            shard: its number.
+            before: only what stages before this one stored.
+        """
+        from turingvit_hf.curation.stages import STAGES
+
+        rows: list[dict[str, Any]] = []
+        by_id: dict[str, dict[str, Any]] = {}
+        for name in self.stored_stages(shard):
+            if name == before:
+                break
+            for values in self.read_stage(name, shard, is_whole=STAGES[name].is_whole):
+                error, attempts = values.pop("error", None), values.pop("attempts", 0)
+                values.pop("input_digest", None)
+                row = by_id.get(values["sample_id"])
+                if row is None:
+                    row = by_id[values["sample_id"]] = {"errors": {}, "attempts": 0, "stages": []}
+                    rows.append(row)
+                if error is not None:
+                    row["errors"][name] = error
+                row["stages"].append(name)
+                row["attempts"] = max(row["attempts"], attempts or 0)
+                row.update(values)
+        return rows
+
+    def iterate_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield all samples with all stored columns, a shard in memory at a time."""
+        for shard in self.shards:
+            yield from self.read_shard(shard.number)
+
+    def remove_from(self, stages: list[str]) -> None:
+        """Remove what these stages stored; journals of answered calls stay."""
+        for name in stages:
+            for file in (
+                *self.path.glob(f"shards/*/{name}.parquet"),
+                *self.path.glob(f"shards/*/{name}.vectors.parquet"),
+                *self.path.glob(f"shards/*/{name}.json"),
+                self.whole_file(f"{name}.parquet"),
+                self.whole_file(f"{name}.json"),
+            ):
+                file.unlink(missing_ok=True)
+
+
+def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> RunFolder:
+    """Return the run folder of a config: a new one, or the one that a run with the same config was begun in.
+
+    Args:
+        path: the folder.
+        config: of the run.
+        force: whether a folder of another config is taken over; what does not depend on the changes stays.
+
+    Raises:
+        InputError: the folder holds something else, or a run with another config and `force` is off.
+    """
+    from turingvit_hf.curation.shards import list_shards
+
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a run folder is wanted")
+    if not RunFolder.exists(folder):
+        if folder.exists() and not _is_begun(folder):
+            raise InputError(f"{folder} is not empty and no run folder; choose another one")
+    else:
+        run = RunFolder(folder)
+        if run.facts["config_hash"] == config.hash():
+            return run
+        changes = describe_changes(run.config.to_dict(), config.to_dict())
+        if not force:
+            raise InputError(
+                f"{folder} was begun with another config: {'; '.join(changes[:5])}; --force goes on with the new one "
+                "and keeps what does not depend on the changes"
+            )
+    _check_names(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards, num_rows = list_shards(config, folder / "sources")
+    for extra in sorted((folder / "shards").glob("*"))[len(shards) :]:
+        shutil.rmtree(extra)
+    # its row groups are numbered by shards
+    shutil.rmtree(folder / "whole", ignore_errors=True)
+    with written_file(folder / "config.yaml") as partial:
+        partial.write_text(dump_config(config), encoding="utf-8")
+    sources = [{"name": source_name(config, number), "rows": count} for number, count in enumerate(num_rows)]
+    facts = {
+        "config_hash": config.hash(),
+        "seed": config.seed,
+        "versions": versions(),
+        "sources": sources,
+        "shards": [shard.to_dict() for shard in shards],
+    }
+    write_json(folder / MARKER, facts)  # last: with it the folder is one
+    return RunFolder(folder)
+
+
+def source_name(config: CurationConfig, number: int) -> str:
+    """Return the name of a source in sample ids."""
+    source = config.sources[number]
+    return source.name or source.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results may depend on."""
+    found = {"turingvit_hf": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_changes(before: Any, after: Any, place: str = "") -> list[str]:
+    """Return a phrase for each value in which two plain configs differ."""
+    before, after = json.loads(json.dumps([before, after]))
+    if isinstance(before, dict) and isinstance(after, dict):
+        changes = []
+        for key in dict.fromkeys((*before, *after)):
+            changes += describe_changes(before.get(key), after.get(key), f"{place}.{key}" if place else key)
+        return changes
+    return [] if before == after else [f"{place} was {before!r:.60}, is {after!r:.60}"]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is nothing here, or what a run leaves that is killed before its shard table is written."""
+    return all(entry.name in ("sources", "config.yaml") or entry.name.endswith(".tmp") for entry in folder.iterdir())
+
+
+def _check_names(config: CurationConfig) -> None:
+    if not config.sources:
+        raise InputError("the config names no sources: --set 'sources=[{path: my/pictures}]'")
+    names = [source_name(config, number) for number in range(len(config.sources))]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sources are called {name!r}; give each a name of its own (sources.N.name)")
