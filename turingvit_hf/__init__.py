@@ -17,6 +17,7 @@ from transformers import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
+    Qwen3VLMoeConfig,
     SmolVLMConfig,
     SmolVLMVisionTransformer,
 )
@@ -72,7 +73,7 @@ AutoProcessor.register(TuringViTReducedConfig, TuringViTLlavaProcessor, exist_ok
 
 AutoConfig.register("turingvit_qwen_vision", TuringViTQwenVisionConfig, exist_ok=True)
 AutoModel.register(TuringViTQwenVisionConfig, TuringViTQwenVisionModel, exist_ok=True)
-for _vlm_config in (Qwen2_5_VLConfig, Qwen3VLConfig):
+for _vlm_config in (Qwen2_5_VLConfig, Qwen3VLConfig, Qwen3VLMoeConfig):
     read_own_configs(_vlm_config, TuringViTQwenVisionConfig)
 build_own_models(Qwen2_5_VisionTransformerPretrainedModel, TuringViTQwenVisionConfig)
 for _vlm_config in (InternVLConfig, Idefics3Config, SmolVLMConfig):

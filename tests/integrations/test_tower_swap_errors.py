@@ -7,7 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import BertConfig, BertModel, BlipConfig, BlipForConditionalGeneration, LlavaForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertModel,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    Gemma3nConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextVideoConfig,
+    Qwen2VLConfig,
+    VipLlavaConfig,
+)
 
 from tests.integrations import tower_swap_cases as cases
 from tests.integrations.tiny import pictures, tiny_config, tiny_processor
@@ -45,6 +55,20 @@ def test_an_unknown_family_is_told_what_there_is_and_how_to_add_one():
         BlipConfig(text_config=small | {"vocab_size": 30, "encoder_hidden_size": 16}, vision_config=vision)
     )
     refused(r"no adapter for model_type 'blip'.*'llava'.*register_adapter.*docs/vlm.md", vlm)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (VipLlavaConfig, "drops the first token"),
+        (Qwen2VLConfig, "its merger normalizes"),
+        (LlavaNextVideoConfig, "frames of a video"),
+        (Gemma3nConfig, "convolutional network"),
+    ],
+)
+def test_relatives_of_known_families_are_told_why_they_have_no_adapter(config, reason):
+    with pytest.raises(ValueError, match=f"no adapter for .*{config.model_type}.*{reason}.*register_adapter"):
+        registry.adapter_for(config())
 
 
 def test_a_vlm_that_is_no_model():

@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""A tower in Qwen2.5-VL and Qwen3-VL: comes back, trains, generates, counts; images, videos and their positions."""
+"""A tower in Qwen2.5-VL, Qwen3-VL and its MoE: comes back, trains, generates, counts; images, videos, positions."""
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
@@ -103,7 +105,21 @@ def make_qwen3():
     return Qwen3VLForConditionalGeneration(config), processor
 
 
-FAMILIES = {"qwen2_5_vl": make_qwen2_5, "qwen3_vl": make_qwen3}
+def make_qwen3_moe():
+    """A Qwen3-VL-MoE with four experts, two of them for a token, in each layer."""
+    _, processor = make_qwen3()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "decoder_sparse_step": 1}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    config = Qwen3VLMoeConfig(
+        vision_config=VISION | {"depth": 4, "deepstack_visual_indexes": [0, 2], "num_position_embeddings": 16},
+        text_config=TEXT | experts | {"head_dim": 8, "rope_parameters": rope},
+        tie_word_embeddings=False,
+        **IDS,
+    )
+    return Qwen3VLMoeForConditionalGeneration(config), processor
+
+
+FAMILIES = {"qwen2_5_vl": make_qwen2_5, "qwen3_vl": make_qwen3, "qwen3_vl_moe": make_qwen3_moe}
 
 
 def swapped(family: str, **options) -> SwapResult:

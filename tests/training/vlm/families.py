@@ -90,6 +90,8 @@ FAMILIES = {
                          CHATML, end="<|im_end|>"),
     "qwen3_vl": Family(test_tower_swap_qwen.make_qwen3, _chatml("<|vision_start|><|image_pad|><|vision_end|>"),
                        CHATML, end="<|im_end|>"),
+    "qwen3_vl_moe": Family(test_tower_swap_qwen.make_qwen3_moe,
+                           _chatml("<|vision_start|><|image_pad|><|vision_end|>"), CHATML, end="<|im_end|>"),
     "internvl": Family(square_vlms.make_internvl, _chatml(r"<IMG_CONTEXT>\n"), CHATML, end="<|im_end|>"),
     "gemma3": Family(
         square_vlms.make_gemma3,

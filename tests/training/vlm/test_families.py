@@ -28,14 +28,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
 ]
 
+# PEFT keeps modules, not lists of them
+QWEN3 = ("model.visual.merger", "model.visual.deepstack_merger_list.0", "model.visual.deepstack_merger_list.1")
 PROJECTORS = dict.fromkeys(FAMILIES, ("model.multi_modal_projector",)) | {
     "qwen2_5_vl": ("model.visual.merger",),
-    # PEFT keeps modules, not lists of them
-    "qwen3_vl": (
-        "model.visual.merger",
-        "model.visual.deepstack_merger_list.0",
-        "model.visual.deepstack_merger_list.1",
-    ),
+    "qwen3_vl": QWEN3,
+    "qwen3_vl_moe": QWEN3,
     "idefics3": ("model.connector",),
     "smolvlm": ("model.connector",),
 }

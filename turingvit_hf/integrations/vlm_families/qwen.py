@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""Qwen2.5-VL and Qwen3-VL: native resolution and video, with temporal, vertical and horizontal positions of tokens.
+"""Qwen2.5-VL, Qwen3-VL and its MoE: native resolution and video, tokens with positions in time, height and width.
 
 The patch merger inside of Qwen's vision model is what other families call the projector: it stays, and with it each of
 its weights whose shape does not follow from the width of the tower. Qwen puts two frames into one patch, a TuringViT
@@ -32,6 +32,7 @@ class Qwen25VLAdapter(TowerAdapter):
     """Qwen2.5-VL."""
 
     model_types = ("qwen2_5_vl",)
+    merger = "qwen2_5_vl"
     tower_name = "model.visual"
     projector_names = ("model.visual.merger",)
     processor_class: type = Qwen2_5_VLProcessor
@@ -58,7 +59,7 @@ class Qwen25VLAdapter(TowerAdapter):
         old = request.config.vision_config
         config = TuringViTQwenVisionConfig(
             tower_config=request.tower.config,
-            merger=request.config.model_type,
+            merger=self.merger,
             out_hidden_size=old.out_hidden_size,
             spatial_merge_size=old.spatial_merge_size,
             tokens_per_second=getattr(old, "tokens_per_second", 4),  # Qwen3-VL writes times into the text
@@ -152,9 +153,10 @@ class Qwen25VLAdapter(TowerAdapter):
 
 
 class Qwen3VLAdapter(Qwen25VLAdapter):
-    """Qwen3-VL, which also reads features after some layers of the tower."""
+    """Qwen3-VL and Qwen3-VL-MoE, which also read features after some layers of the tower."""
 
-    model_types = ("qwen3_vl",)
+    model_types = ("qwen3_vl", "qwen3_vl_moe")
+    merger = "qwen3_vl"
     projector_names = ("model.visual.merger", "model.visual.deepstack_merger_list")
     processor_class = Qwen3VLProcessor
 

@@ -159,6 +159,7 @@ class ConversationCollator:
 
     def __init__(self, processor: ProcessorMixin):
         self.processor: Any = processor
+        self.is_idefics3 = isinstance(processor, Idefics3Processor)
         is_prefix_suffix = isinstance(processor, PaliGemmaProcessor)
         self.prefix_suffix = PrefixSuffixRenderer(processor) if is_prefix_suffix else None
 
@@ -175,7 +176,7 @@ class ConversationCollator:
             texts = [self.prefix_suffix.processor_texts(sample.text, sample.answers) for sample in samples]
             questions, answers = (list(part) for part in zip(*texts, strict=True))
             return dict(self.processor(text=questions, suffix=answers, **common))
-        if isinstance(self.processor, Idefics3Processor):
+        if self.is_idefics3:
             # it would make tensors of the places of images, too
             common["images_kwargs"] = {"return_tensors": common.pop("return_tensors")}
         batch = self.processor(
