@@ -184,6 +184,13 @@ def _missing_files(recipe: StageRecipe, before: StageRecipe | None) -> Iterator[
         elif is_meant_locally(name, recipe) and is_absent(name):
             what = "file or folder" if key.startswith(("data", "evaluation")) else "folder"
             yield f"{key}={name!r}: there is no such {what}"
+        elif key in ("text.encoder", "teacher.model") and _holds_no_model(name):
+            yield f"{key}={name!r} has no config.json, so it is no model's folder"
+
+
+def _holds_no_model(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.is_dir() and not (path / "config.json").is_file()
 
 
 def is_absent(name: str) -> bool:
