@@ -19,8 +19,9 @@ SHARPEST = 1e-3
 NO_EDGE = 0.05
 # an edge that is no steeper at the fine scale than at the coarse one: wider than can be told apart
 WIDEST = 16.0
-# OpenCV's hysteresis thresholds of an edge, in gray levels of its Sobel operator
-CANNY = (100, 200)
+# hysteresis thresholds of Canny's edges, of the Sobel operator, which takes a step of 25 gray levels to 100; at twice
+# that a flag in red and green would have none
+CANNY = (50, 100)
 
 
 class MeasureQuality(Step):
