@@ -161,12 +161,13 @@ class TransformersDetector:
         return "input_ids" in inspect.signature(process).parameters
 
     def _text_options(self) -> dict[str, Any]:
-        """How long phrases are cut; the processors of OWL would hand on more tokens than the model has places for."""
-        if self._reads_text():
-            return {"padding": True}
-        config = getattr(self._network.config, "text_config", None)
-        limit = getattr(config, "max_position_embeddings", None)
-        return {"truncation": True} | ({"max_length": limit} if limit else {})
+        """How long phrases are cut; the processors would hand on more tokens than the model has places for."""
+        config = self._network.config
+        limits = [getattr(config, "max_text_len", None)]
+        limits.append(getattr(getattr(config, "text_config", None), "max_position_embeddings", None))
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        options = {"truncation": True} | ({"max_length": limit} if limit else {})
+        return options | ({"padding": True} if self._reads_text() else {})
 
     def __getstate__(self) -> dict[str, Any]:
         # each process loads it for itself

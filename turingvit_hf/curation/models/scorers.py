@@ -50,11 +50,11 @@ class Scorer(Protocol):
     def is_sigmoid(self) -> bool: ...
 
     def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return (N, E) float16 of length 1 for uint8 images (H, W, 3)."""
+        """Return (N, E) float16 of length 1 for uint8 images (H, W, 3), at least one."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Return the embeddings of texts."""
+        """Return the embeddings of texts, at least one."""
         ...
 
 

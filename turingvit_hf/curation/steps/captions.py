@@ -18,9 +18,9 @@ from turingvit_hf.curation.text import check_caption
 class CaptionStep(Step):
     """Makes the column `candidates`; with no captioner it holds the rows' own captions alone.
 
-    It reads `image` (uint8 (H, W, 3), or None for a row that could not be decoded), `raw_caption` (a text, several, or
-    None) and, where there is one, `sha256`. It also makes `caption_failures`, one entry for each caption that is
-    missing, and `caption_usage`, what the calls took.
+    It reads `raw_caption` (a text, several, or None), for captioners `image` (uint8 (H, W, 3), or None for a row that
+    could not be decoded) and, where there is one, `sha256`. It also makes `caption_failures`, one entry for each
+    caption that is missing, and `caption_usage`, what the calls took.
 
     Args:
         captioners: models, as `registry.build` takes them or built already.
@@ -66,12 +66,11 @@ class CaptionStep(Step):
         failures: list[list[dict[str, Any]]] = [[] for _ in range(size)]
         errors: list[str | None] = [None] * size
         usage: list[dict[str, Any]] = [{} for _ in range(size)]
-        rows = [row for row, image in enumerate(batch["image"]) if image is not None]
+        images = batch.get("image", [None] * size)
+        rows = [row for row, image in enumerate(images) if image is not None]
         hashes = batch.get("sha256", [None] * size)
         for captioner in self._captioners:
-            described = captioner.describe(
-                [batch["image"][row] for row in rows], [hashes[row] for row in rows], self.journal
-            )
+            described = captioner.describe([images[row] for row in rows], [hashes[row] for row in rows], self.journal)
             for row, made in zip(rows, described, strict=True):
                 candidates[row] += made.candidates
                 failures[row] += made.failures

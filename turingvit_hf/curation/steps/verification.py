@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Verdicts on candidates by one model or several."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from turingvit_hf.curation.journal import Journal
@@ -26,17 +27,15 @@ class VerificationStep(Step):
     `verification_usage`.
 
     Args:
-        verifier: a model, as `registry.build` takes it or built already, or a list of them; none of them should be one
-            that captioned.
+        verifiers: models, as `registry.build` takes them or built already; none of them should be one that captioned.
         verify_raw: whether the rows' own captions are verified too.
     """
 
     name = "verify"
     reads = ("image", "candidates")
 
-    def __init__(self, *, verifier: Any, verify_raw: bool = True):
-        verifiers = verifier if isinstance(verifier, list | tuple) else [verifier]
-        self._verifiers = [Verifier(build("verifier", model)) for model in verifiers]
+    def __init__(self, *, verifiers: Sequence[Any], verify_raw: bool = True):
+        self._verifiers = [Verifier(build("verifier", verifier)) for verifier in verifiers]
         self._verify_raw = verify_raw
 
     def __call__(self, batch: Batch) -> Batch:
