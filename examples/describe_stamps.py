@@ -103,8 +103,10 @@ def build_vlm(options: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMi
     return swapped.model, swapped.processor
 
 
-def train(vlm: PreTrainedModel, processor: ProcessorMixin, data: ConversationDataset, options: Any) -> PreTrainedModel:
-    """The VLM after both stages, its adapters merged."""
+def train(
+    vlm: PreTrainedModel, processor: ProcessorMixin, data: ConversationDataset, options: Any, *, scratch: str
+) -> PreTrainedModel:
+    """The VLM after both stages, its adapters merged. Trainer makes `scratch`; minutes need no checkpoints in it."""
     stages = {
         VlmStage("align"): (options.align_steps, options.align_learning_rate),
         VlmStage(
@@ -117,7 +119,7 @@ def train(vlm: PreTrainedModel, processor: ProcessorMixin, data: ConversationDat
     }
     for stage, (num_steps, learning_rate) in stages.items():
         arguments = TrainingArguments(
-            output_dir=str(options.output),  # nothing is written there: minutes need no checkpoints
+            output_dir=scratch,
             max_steps=num_steps,
             per_device_train_batch_size=options.batch_size,
             learning_rate=learning_rate,
@@ -156,7 +158,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     data, held_out = (ConversationDataset(rows[split], processor, needs_images=True) for split in ("train", "test"))
     print(f"{len(data)} stamps to train on, {sum(data.lengths) / len(data):.0f} tokens each; {len(held_out)} held out")
     wall, cpu = time.perf_counter(), time.process_time()
-    vlm = train(vlm, processor, data, options)
+    with tempfile.TemporaryDirectory() as scratch:
+        vlm = train(vlm, processor, data, options, scratch=scratch)
     seconds = {"training": time.perf_counter() - wall, "training_processor_time": time.process_time() - cpu}
     print(f"trained in {seconds['training']:.0f} s ({seconds['training_processor_time']:.0f} s of processor time)")
     losses = caption_losses(vlm, processor, held_out)

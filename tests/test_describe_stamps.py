@@ -129,6 +129,16 @@ def test_a_study_goes_on_where_it_stopped(script, arguments, tmp_path, capsys, m
     assert f"{json.loads(report)['losses']['right']:.2f}" in printed
 
 
+def test_a_training_that_fails_leaves_nothing(script, arguments, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setitem(script.main.__globals__, "caption_losses", fail)
+    with pytest.raises(SystemExit, match="disk full"):
+        script.main([*arguments, "--output", str(tmp_path / "output")])
+    assert not (tmp_path / "output").exists()
+
+
 @pytest.mark.parametrize("words", [["--output", "out"], ["--tower", "a", "b"], ["--tower", "a", "b", "--study"]])
 def test_options_that_do_not_go_together(script, words):
     with pytest.raises(SystemExit) as failure:
