@@ -29,12 +29,13 @@ from turingvit_hf.training.loop.ema import WeightAverage
 from turingvit_hf.training.loop.evaluations import Evaluation
 from turingvit_hf.training.loop.flops import TrainingFlops, peak_flops
 from turingvit_hf.training.loop.guard import StepGuard
-from turingvit_hf.training.loop.meter import TOTAL, NamedLosses, Throughput
+from turingvit_hf.training.loop.meter import Throughput
 from turingvit_hf.training.loop.optimizer import base_learning_rate, is_decayed, scale_learning_rates
 from turingvit_hf.training.loop.run_state import RunState
 from turingvit_hf.training.loop.sharding import allow_sharding_on_cpus, gathered, plain_name, reshard
 from turingvit_hf.training.loop.signals import StopSignals
-from turingvit_hf.training.loop.step_source import StepSource, WaitedFor, padding_share, skipped_rows
+from turingvit_hf.training.loop.step_logs import StepLogs
+from turingvit_hf.training.loop.step_source import StepSource, WaitedFor
 from turingvit_hf.training.loop.whole_checkpoints import WholeCheckpointsTrainer
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.pack_seeds import with_seeds
@@ -105,9 +106,7 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
             step_loader=step_loader, objective=objective, guard=self.guard, throughput=self.throughput
         )
         self._flops = TrainingFlops(self.model)
-        self._losses = {"train": NamedLosses(), "eval": NamedLosses()}
-        self._step_losses: dict[str, Tensor] = {}
-        self._logged_skips: dict[str, int] = {}
+        self.step_logs = StepLogs(step_loader=step_loader, guard=self.guard, throughput=self.throughput)
         self.add_callback(StepCallback(self))
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
@@ -197,19 +196,12 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
                 no_sync=lambda: self.accelerator.no_sync(model),
             )
         total = self.loss_of.total({name: loss.float() for name, loss in losses.items()}).detach()
-        for name, loss in {**losses, TOTAL: total}.items():
-            self._step_losses[name] = self._step_losses.get(name, 0.0) + loss.detach().float() / share
+        self.step_logs.add(losses, total, share=share)
         return self.guard.see_loss(total) / share
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
         """The operations of forward and backward that the packs of a step need; see `TrainingFlops`."""
         return sum(self._flops(pack) for pack in inputs.get("packs", [inputs]))
-
-    def end_of_step(self, *, was_skipped: bool) -> None:
-        """Takes the step's losses into the means that are logged, unless it was skipped."""
-        if not was_skipped:
-            self._losses["train"].add(self._step_losses)
-        self._step_losses = {}
 
     def start_average(self) -> None:
         """Begins the average of the weights, if the recipe wants one and there is none yet."""
@@ -280,7 +272,7 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
         losses = self.loss_of(model, inputs)
         total = self.loss_of.total({name: loss.float() for name, loss in losses.items()})
         if not model.training:
-            self._losses["eval"].add(losses, weight=len(next(iter(inputs.values()))))
+            self.step_logs.add_evaluation(losses, weight=len(next(iter(inputs.values()))))
         return (total, losses) if return_outputs else total
 
     def prediction_step(
@@ -300,28 +292,8 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs as Trainer does, with named losses, throughput and what was skipped."""
-        if "learning_rate" in logs:
-            self._add_training_logs(logs)
-        if "eval_loss" in logs:
-            logs |= {f"eval_{name}": mean for name, mean in self._losses["eval"].read().items()}
-        if self.step_loader is not None:
-            # Trainer multiplies batch size and steps, and a step loader has no batch size
-            logs.pop("train_samples_per_second", None)
+        self.step_logs.complete(logs)
         super().log(logs, start_time)
-
-    def _add_training_logs(self, logs: dict[str, float]) -> None:
-        means = self._losses["train"].read()
-        # Trainer's own mean counts skipped steps as 0; where all were skipped there is none
-        del logs[TOTAL]
-        logs |= means | self.throughput.read()
-        if self.guard.num_skipped:
-            logs["skipped_steps"] = self.guard.num_skipped
-        if self.step_loader is not None:
-            logs["padding_share"] = padding_share(self.step_loader)
-            skipped = skipped_rows(self.step_loader)
-            if skipped != self._logged_skips:
-                self._logged_skips = skipped
-                logs |= {f"data_skipped/{reason}": number for reason, number in skipped.items()}
 
     # ---- Checkpoints ----
 

@@ -61,7 +61,7 @@ class StepCallback(TrainerCallback):
         was_skipped = self._is_bad
         if trainer.accelerator.scaler is not None:
             was_skipped = trainer.accelerator.optimizer_step_was_skipped
-        trainer.end_of_step(was_skipped=was_skipped)
+        trainer.step_logs.end_step(was_skipped=was_skipped)
         trainer.guard.count(was_skipped, state.global_step + 1)
         if was_skipped:
             return
