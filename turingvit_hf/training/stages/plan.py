@@ -112,7 +112,7 @@ def _host_memory(recipe: StageRecipe, num_ranks: int) -> str:
     if memory.num_rows:
         sizes = f"{IMAGE_BYTES / 1e3:g} kB an image"
         sizes += f" and {CLIP_BYTES / 1e6:g} MB a clip" if recipe.data.video_share > 0 else ""
-        parts.append(f"{_gibibytes(memory.row_bytes)} in {memory.num_rows:,} rows of streams, at {sizes}")
+        parts.append(f"{_gibibytes(memory.row_bytes)} in {memory.num_rows:,} rows of streams at {sizes}")
     if memory.waiting_bytes:
         parts.append(f"{_gibibytes(memory.waiting_bytes)} that wait for a pack")
     if memory.num_packs:
