@@ -10,7 +10,6 @@ from peft import PeftModel
 from PIL import Image
 from torch import nn
 from transformers import PaliGemmaProcessor, TrainingArguments
-from transformers.models.smolvlm import processing_smolvlm
 
 from tests.training.vlm.families import FAMILIES, make_family
 from tests.training.vlm.test_chat_data import trained_texts
@@ -26,6 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning:transformers"),
     # PaliGemmaProcessor makes an array of a tensor in a way that NumPy 2 warns of
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+    pytest.mark.usefixtures("number_words"),
 ]
 
 # PEFT keeps modules, not lists of them
@@ -46,14 +46,6 @@ STAGES = {
 }
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 EVERY_STAGE = pytest.mark.parametrize("stage", STAGES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _number_words():
-    """SmolVLM's processor writes the number of frames as a word, by a package that is not needed for anything here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processing_smolvlm, "num2words", str)
-        yield
 
 
 def make_rows(family: str) -> list[dict]:
@@ -83,9 +75,12 @@ def make_batch(family: str, processor) -> dict[str, torch.Tensor]:
     return ConversationCollator(processor)([dataset[index] for index in range(len(dataset))])
 
 
-def make_trainer(family: str, stage: str, folder, *, batch_size: int = 4, **options) -> VlmTrainer:
+def make_trainer(
+    family: str, stage: str, folder, *, batch_size: int = 4, dtype=torch.float32, **options
+) -> VlmTrainer:
     """A trainer of one stage on all rows."""
     vlm, processor = make_family(family)
+    vlm.to(dtype)
     dataset = ConversationDataset(make_rows(family), processor, needs_images=stage == "align")
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -119,15 +114,20 @@ def test_answers_and_their_end_are_trained_on_and_nothing_else(family):
 
 @EVERY_FAMILY
 def test_a_sample_keeps_its_labels_in_any_batch(family):
+    """Alone, beside its like, and with a text before an image or behind it."""
     _, processor = make_family(family)
     dataset = ConversationDataset(make_rows(family), processor)
+    every = range(len(dataset))
     together = make_batch(family, processor)
-    for index, length in enumerate(dataset.lengths):
-        alone = ConversationCollator(processor)([dataset[index]])
-        assert alone["input_ids"].shape == (1, length)
-        for name in ("input_ids", "labels"):
-            assert torch.equal(together[name][index, :length], alone[name][0]), name
-        assert (together["labels"][index, length:] == -100).all()
+    for indexes in ([*reversed(every)], [0, 0], *([index] for index in every)):
+        batch = ConversationCollator(processor)([dataset[index] for index in indexes])
+        assert batch["input_ids"].shape == (len(indexes), max(dataset.lengths[index] for index in indexes))
+        for row, index in enumerate(indexes):
+            length = dataset.lengths[index]
+            for name in ("input_ids", "labels", "attention_mask"):
+                assert torch.equal(together[name][index, :length], batch[name][row, :length]), name
+            assert (batch["labels"][row, length:] == -100).all()
+            assert not batch["attention_mask"][row, length:].any()
 
 
 @EVERY_FAMILY

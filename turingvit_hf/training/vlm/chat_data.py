@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import Idefics3Processor, PaliGemmaProcessor, ProcessorMixin
+from transformers import Idefics3Processor, InternVLProcessor, PaliGemmaProcessor, ProcessorMixin
 
 from turingvit_hf.training.data.media import Media, decode_image, image_size
 from turingvit_hf.training.errors import BadRowError, InputError
@@ -159,7 +159,8 @@ class ConversationCollator:
 
     def __init__(self, processor: ProcessorMixin):
         self.processor: Any = processor
-        self.is_idefics3 = isinstance(processor, Idefics3Processor)
+        # they would try to make tensors of everything, and where images are in a text is none
+        self.has_tensors_of_images_alone = isinstance(processor, Idefics3Processor | InternVLProcessor)
         is_prefix_suffix = isinstance(processor, PaliGemmaProcessor)
         self.prefix_suffix = PrefixSuffixRenderer(processor) if is_prefix_suffix else None
 
@@ -176,8 +177,7 @@ class ConversationCollator:
             texts = [self.prefix_suffix.processor_texts(sample.text, sample.answers) for sample in samples]
             questions, answers = (list(part) for part in zip(*texts, strict=True))
             return dict(self.processor(text=questions, suffix=answers, **common))
-        if self.is_idefics3:
-            # it would make tensors of the places of images, too
+        if self.has_tensors_of_images_alone:
             common["images_kwargs"] = {"return_tensors": common.pop("return_tensors")}
         batch = self.processor(
             text=[sample.text for sample in samples],
@@ -187,10 +187,7 @@ class ConversationCollator:
             **common,
         )
         offsets = torch.as_tensor(batch.pop("offset_mapping")).tolist()
-        replacements = batch.pop("text_replacement_offsets", None)
-        # an InternVL's are an empty tensor where no text has an image
-        if replacements is None or isinstance(replacements, torch.Tensor):
-            replacements = [[] for _ in samples]
+        replacements = batch.pop("text_replacement_offsets", None) or [[] for _ in samples]
         for sample, replaced in zip(samples, replacements, strict=True):
             if len(replaced) != len(sample.images):
                 raise InputError(f"{type(self.processor).__name__} does not say where images are in a text")

@@ -61,13 +61,14 @@ def prepare_stage(vlm: PreTrainedModel, stage: VlmStage) -> PreTrainedModel | Pe
     there, since adapters' checkpoints hold modules.
 
     Raises:
-        InputError: the VLM has adapters already, no TuringViT, or no projector.
+        InputError: the VLM has adapters already, no TuringViT, or no projector; what is trained is quantized.
     """
     if isinstance(vlm, PeftModel) or getattr(vlm, "peft_config", None):
         raise InputError("the VLM has adapters already: merge them first, model.merge_and_unload()")
     parts = find_parts(vlm)
     if not parts.projector:
         raise InputError(f"{type(vlm).__name__} has no module between tower and language model")
+    _check_not_quantized(vlm, [*parts.projector, *([parts.tower] if stage.tower == "full" else [])])
     if stage.stage == "align":
         vlm.requires_grad_(False)
         for name in parts.projector:
@@ -76,6 +77,16 @@ def prepare_stage(vlm: PreTrainedModel, stage: VlmStage) -> PreTrainedModel | Pe
             vlm.get_parameter(name).requires_grad_(True)
         return vlm
     return get_peft_model(vlm, lora_config(vlm, parts, stage))
+
+
+def _check_not_quantized(vlm: PreTrainedModel, names: Sequence[str]) -> None:
+    """Raises InputError if one of the modules that are trained themselves has weights that cannot be."""
+    for name in names:
+        if any(not parameter.is_floating_point() for parameter in vlm.get_submodule(name).parameters()):
+            raise InputError(
+                f"{name} is to be trained and is quantized: load the VLM with that whole name in the "
+                "llm_int8_skip_modules of its BitsAndBytesConfig; adapters can be put on quantized layers"
+            )
 
 
 def lora_config(vlm: PreTrainedModel, parts: VlmParts, stage: VlmStage) -> LoraConfig:
