@@ -2,7 +2,7 @@
 """What each stage of the tiny chain is worth: the four stages and, beside them, stage 2 from other beginnings.
 
 Those are random weights, and a stage 1 whose teacher is a network and not `hog`: the tower that stage 2 from random
-weights left, which has seen the captions of the same pictures.
+weights left, which has seen the captions of the same pictures. As the report's teacher, it knows what is in a picture.
 
     python examples/prepare_pretraining_data.py
     python benchmarks/pretraining_study.py --out study --seeds 0 1 2
@@ -35,6 +35,15 @@ BEGINNINGS = {
     SCRATCH: ("from random weights", "tab:orange"),
     BY_TOWER[1]: ("from stage 1 by a tower", "tab:green"),
 }
+# as many images as in tiny/stage1, in steps a quarter as large: what this stage lacks is steps, not images
+SMALL_STEPS = (
+    "data.tokens_per_pack=1024",
+    "training.max_steps=800",
+    "training.learning_rate=1e-3",
+    "training.warmup_steps=40",
+    "training.logging_steps=40",
+    "training.eval_steps=200",
+)
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
@@ -50,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports = [read_reports(options.out / f"seed{seed}") for seed in options.seeds]
     summary = summarize(reports)
     (options.out / "study.json").write_text(json.dumps(summary, indent=2) + "\n")
-    Console(width=110).print(as_table(summary, num_seeds=len(reports)))
+    console = Console(width=110)
+    console.print(as_table(summary, num_seeds=len(reports)))
+    console.print(as_comparison(reports))
     draw(options.out / "study.png", reports)
     print(f"wrote {options.out / 'study.json'} and {options.out / 'study.png'}")
 
@@ -64,7 +75,7 @@ def run_seed(folder: Path, overrides: Sequence[str]) -> None:
     scratch = folder / SCRATCH
     run_pretraining(load_recipe("tiny/stage2", overrides), out=scratch, resume=scratch.exists())
     first, second = (folder / name for name in BY_TOWER)
-    by_tower = [*overrides, f"teacher.model={scratch.absolute() / 'vision_tower'}"]
+    by_tower = [*overrides, *SMALL_STEPS, f"teacher.model={scratch.absolute() / 'vision_tower'}"]
     run_pretraining(load_recipe("tiny/stage1", by_tower), out=first, resume=first.exists())
     from_first = [*overrides, f"init_from={first.absolute()}"]
     run_pretraining(load_recipe("tiny/stage2", from_first), out=second, resume=second.exists())
@@ -112,22 +123,46 @@ def as_table(summary: dict[str, dict[str, list[float]]], *, num_seeds: int) -> T
     return table
 
 
+def as_comparison(reports: Sequence[dict[str, dict[str, Any]]]) -> Table:
+    """Stage 2 from its three beginnings: means over seeds at each step of evaluation."""
+    names = ("siglip", "superclass", *(f"eval_retrieval_{way}_R@{k}" for k in (1, 10) for way in DIRECTIONS))
+    titles = (name.removeprefix("eval_retrieval_").replace("_", " ") for name in names)
+    table = Table("step", "stage 2", *titles, title="means over seeds")
+    steps, _ = curve(reports[0]["stage2"], names[-1])
+    for step in steps:
+        for stage, (label, _) in BEGINNINGS.items():
+            found = (
+                statistics.fmean(dict(zip(*curve(each[stage], name), strict=True))[step] for each in reports)
+                for name in names
+            )
+            texts = (
+                f"{value:.1%}" if "_R@" in name else f"{value:.3f}" for name, value in zip(names, found, strict=True)
+            )
+            table.add_row(f"{step}", label, *texts)
+        table.add_section()
+    return table
+
+
 def draw(path: Path, reports: Sequence[dict[str, dict[str, Any]]]) -> None:
-    """Draws stage 1's loss by both teachers, and stage 2's recalls from each beginning, a line a seed."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss_axes, *recall_axes = figure.subplots(1, 3)
+    """Draws stage 1's loss by both teachers, and stage 2's loss and recalls from each beginning, a line a seed."""
+    figure = Figure(figsize=(15, 3.8), layout="constrained")
+    first, *others = figure.subplots(1, 2 + len(DIRECTIONS))
     for number, report in enumerate(reports):
         for stage, label, color in (("stage1", "hog", "tab:blue"), (BY_TOWER[0], "a tower", "tab:green")):
             steps, losses = curve(report[stage], "cosine")
-            loss_axes.plot(steps, losses, color=color, linewidth=1, label=None if number else f"teacher: {label}")
-    loss_axes.set(title="Stage 1: 1 - cos on masked patches", xlabel="step")
-    loss_axes.legend(frameon=False)
-    for axes, direction in zip(recall_axes, DIRECTIONS, strict=True):
+            share = [step / steps[-1] for step in steps]  # both see as many images, one in more steps
+            first.plot(share, losses, color=color, linewidth=1, label=None if number else f"teacher: {label}")
+    first.set(title="Stage 1: 1 - cos on masked patches", xlabel="share of the steps")
+    first.legend(frameon=False)
+    names = {"siglip": "SigLIP loss of training"}
+    names |= {f"eval_retrieval_{way}_R@10": f"{way.replace('_', ' ')} R@10" for way in DIRECTIONS}
+    for axes, (name, title) in zip(others, names.items(), strict=True):
         for number, report in enumerate(reports):
             for stage, (label, color) in BEGINNINGS.items():
-                steps, recalls = curve(report[stage], f"eval_retrieval_{direction}_R@1")
-                axes.plot(steps, recalls, color=color, marker="o", markersize=3, label=None if number else label)
-        axes.set(title=f"Stage 2: {direction.replace('_', ' ')} R@1", xlabel="step")
+                marker = "o" if "_R@" in name else None
+                options = {"color": color, "linewidth": 1, "marker": marker, "markersize": 3}
+                axes.plot(*curve(report[stage], name), label=None if number else label, **options)
+        axes.set(title=f"Stage 2: {title}", xlabel="step")
         axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
