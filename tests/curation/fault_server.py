@@ -165,10 +165,10 @@ def default_answer(prompt: str, images: list[bytes]) -> str:
     if '"consistency"' in prompt:
         return json.dumps(dict.fromkeys(("quality", "relevance", "consistency"), 0.5 + number % 50 / 100))
     words = []
-    for choices in (COLORS, NOUNS, PLACES, COLORS, NOUNS):
+    for choices in (COLORS, NOUNS, PLACES, NOUNS, NOUNS):
         number, index = divmod(number, len(choices))
         words.append(choices[index])
-    return "A {} {} {} a {} {}.".format(*words)
+    return "{} {} {} {} and {}".format(*words).capitalize()
 
 
 class _Server(ThreadingHTTPServer):

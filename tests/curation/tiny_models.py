@@ -193,7 +193,7 @@ def save_omdet_turbo(folder: Path) -> Path:
     return save(OmDetTurboForObjectDetection(config), OmDetTurboProcessor(images, word_tokenizer()), folder)
 
 
-def save_vlm(folder: Path) -> Path:
+def save_vlm(folder: Path, chat_template: str | None = cases.CHAT_TEMPLATE) -> Path:
     """A LLaVA of words w8 to w98 that ends its answers after a few of them."""
     torch.manual_seed(0)
     vlm, _ = cases.make_llava()
@@ -204,9 +204,10 @@ def save_vlm(folder: Path) -> Path:
         patch_size=4,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=cases.CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
     vlm.generation_config.suppress_tokens = list(range(8))
-    # a random model would never end: some of the words end an answer
-    vlm.generation_config.eos_token_id = list(range(60, 99))
+    # a random model would never end: most of the words end an answer, once it has three
+    vlm.generation_config.min_new_tokens = 3
+    vlm.generation_config.eos_token_id = list(range(30, 99))
     return save(vlm, processor, folder)
