@@ -27,16 +27,23 @@ from typing import Any
 import torch
 from llava_with_turingvit import build_llava, make_smoke_input
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PaliGemmaProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    TrainingArguments,
+)
 
 from turingvit_hf.integrations.tower_swap import swap_vision_tower
 from turingvit_hf.training.data.shapes import generate_shapes
 from turingvit_hf.training.data.stamps import iterate_stamps
 from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.vlm.answers import ChatRenderer
 from turingvit_hf.training.vlm.chat_data import ChatSample, ConversationCollator, ConversationDataset
-from turingvit_hf.training.vlm.chat_template import TURN_END, TURN_START, chat_template
+from turingvit_hf.training.vlm.chat_template import TURN_END, TURN_START, chat_template, prefix_template
 from turingvit_hf.training.vlm.conversations import read_rows
+from turingvit_hf.training.vlm.prefix_suffix import make_renderer
 from turingvit_hf.training.vlm.stages import VlmStage, make_vlm_trainer
 
 
@@ -60,8 +67,10 @@ def load_vlm(options: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMix
             )
             print("new parameters:", ", ".join(swapped.newly_initialized) or "none")
             processor = swapped.processor
+    if isinstance(processor, PaliGemmaProcessor):
+        processor.chat_template = prefix_template(processor.image_token)
     try:
-        ChatRenderer(processor)
+        make_renderer(processor)
     except InputError as error:
         print(f"{error}; using ChatML with images")
         use_chatml(vlm, processor)

@@ -16,6 +16,7 @@ from tests.training.vlm.test_chat_data import trained_texts
 from tests.training.vlm.test_stages import KillAfter, KilledError, logits, weights
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
+from turingvit_hf.training.vlm.chat_template import prefix_template
 from turingvit_hf.training.vlm.parts import find_parts
 from turingvit_hf.training.vlm.stages import VlmStage, VlmTrainer, make_vlm_trainer, prepare_stage
 
@@ -238,7 +239,15 @@ def test_a_paligemma_is_asked_as_it_was_trained():
     assert isinstance(processor, PaliGemmaProcessor)
     rows = make_rows("paligemma")[:1]
     batch = ConversationCollator(processor)([ConversationDataset(rows, processor)[0]])
-    asked = processor(text="<image>What is it?", images=rows[0]["image"], return_tensors="pt")
+    processor.chat_template = prefix_template()
+    content = [{"type": "text", "text": "What is it?"}, {"type": "image", "image": rows[0]["image"][0]}]
+    asked = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
     length = asked["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][:, :length], asked["input_ids"])
     assert torch.equal(batch["pixel_values"], asked["pixel_values"])

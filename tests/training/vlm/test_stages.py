@@ -253,3 +253,12 @@ def test_a_vlm_that_cannot_be_trained_is_refused(make_vlm, make_trainer, process
         make_vlm_trainer(
             make_vlm(), processor, STAGES["align"], arguments=TrainingArguments(use_cpu=True), train_dataset=dataset
         )
+
+
+def test_conversations_longer_than_the_context_are_refused_before_a_step(make_vlm, make_trainer):
+    vlm = make_vlm()
+    vlm.config.text_config.max_position_embeddings = 60
+    before = weights(vlm)
+    with pytest.raises(InputError, match=r"the longest conversation has \d+ tokens, .* takes 60: .*max_length=60"):
+        make_trainer("frozen", vlm=vlm)
+    assert weights(vlm).keys() == before.keys()

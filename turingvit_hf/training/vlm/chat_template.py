@@ -29,3 +29,17 @@ def chat_template(image_token: str = "<image>") -> str:
         image_token: what the VLM's processor reads as an image.
     """
     return _TEMPLATE.replace("TURN_START", TURN_START).replace("TURN_END", TURN_END).replace("IMAGE", image_token)
+
+
+def prefix_template(image_token: str = "<image>") -> str:
+    """Return a template for a VLM that is asked without roles, as a PaliGemma: images, then the question, in Jinja.
+
+    Its processor writes the rest. With it `apply_chat_template` and pipelines ask what training has shown.
+
+    Args:
+        image_token: what the VLM's processor reads as an image.
+    """
+    images = "{%- for part in message['content'] if part['type'] == 'image' -%}{{- 'IMAGE' -}}{%- endfor -%}"
+    texts = "{%- for part in message['content'] if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}"
+    template = "{%- for message in messages -%}" + images + texts + "{%- endfor -%}"
+    return template.replace("IMAGE", image_token)

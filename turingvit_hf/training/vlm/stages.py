@@ -200,10 +200,19 @@ def make_vlm_trainer(
         eval_dataset: likewise.
 
     Raises:
-        InputError: see `prepare_stage`; also for stage `align` on conversations without images.
+        InputError: see `prepare_stage`; also for stage `align` on conversations without images, and where a
+            conversation is longer than the language model's context.
     """
     if stage.stage == "align" and not train_dataset.needs_images:
         raise InputError("stage 'align' learns nothing without images: make the data set with needs_images=True")
+    context = getattr(vlm.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(length for dataset in (train_dataset, eval_dataset) if dataset for length in dataset.lengths)
+    if context is not None and longest > context:
+        raise InputError(
+            f"the longest conversation has {longest} tokens, those of its images included, the language model takes "
+            f"{context}: make the data set with max_length={context}, or swap with a smaller max_image_tokens or "
+            "image_size"
+        )
     tower_name = find_parts(vlm).tower
     arguments.remove_unused_columns = False
     # the logits of a whole vocabulary at each token of a data set do not fit into memory
