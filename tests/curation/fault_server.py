@@ -30,6 +30,7 @@ FAULTS = (
     "400",
     "time-out",
     "connection reset",
+    "trickle",  # one byte after another
     "cut body",  # the connection closes in the middle of the response
     "no choices",
     "truncated json",  # in the answer, as are all below
@@ -213,6 +214,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
+        elif fault == "trickle":
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.close_connection = True
+            for _ in range(150):
+                self.wfile.write(b" ")
+                if owner.stop_sleeping.wait(0.2):
+                    break
         elif fault == "cut body":
             self._complete(owner.answer(request), cut=True)
         elif fault == "no choices":

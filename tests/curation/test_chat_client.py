@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -312,10 +313,27 @@ def test_a_schema_is_sent_with_the_question(server):
     assert not {"temperature", "max_tokens", "seed", "response_format"} & server.requests[1].body.keys()
 
 
-def test_json_in_a_fence_is_json():
-    text = 'Here it is:\n```json\n{"grounded": false, "hallucinated_phrases": ["a cat"], "quality": 2}\n```'
+@pytest.mark.parametrize(
+    "frame", ["%s", "```json\n%s\n```", "Here it is: %s Anything else?", "<think>{a}</think>\n%s"]
+)
+def test_json_with_words_around_it_is_json(frame):
+    text = frame % '{"grounded": false, "hallucinated_phrases": ["a cat"], "quality": 2}'
     answer = read_answer(Answer(text, "stop"), Question("a", schema=Verdict))
     assert answer.value == Verdict(grounded=False, hallucinated_phrases=["a cat"], quality=2)
+
+
+def test_a_server_that_trickles_is_given_up(server):
+    server.fail("trickle", times=1)
+    started = time.monotonic()
+    answer = ask(client_of(server, timeout=1), [Question("a")], Journal())[0]
+    assert answer.failure is None
+    assert answer.num_tries == 2
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_rejects_schemas_is_asked_without(server):
+    ask(client_of(server, structured=False), questions_of(1, Verdict), Journal())
+    assert "response_format" not in server.requests[0].body
 
 
 @pytest.mark.parametrize("text", ["Sorry sign on a door.", "I can see a dog.", "An apology."])

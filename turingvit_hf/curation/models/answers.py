@@ -23,8 +23,8 @@ REFUSAL = re.compile(
     r"\W*(i['\u2019]m (very )?sorry|(i am )?sorry[,.!]|i can(no|['\u2019])t\b|i( a|['\u2019])m unable|as an ai\b)",
     re.IGNORECASE,
 )
-# an answer in a fence, which models that were asked for JSON alone still like to give
-FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+# thoughts before an answer, where the server has not taken them out
+THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def read_answer(answer: Answer, question: Question) -> Answer:
     """Return the answer with its `value`, or with the failure that keeps it from use."""
     if answer.failure is not None:
         return answer
-    text = answer.text.strip()
+    text = THOUGHTS.sub("", answer.text).strip()
     if answer.finish_reason == "length":
         return _failed(answer, "cut short", "it was longer than the limit of tokens")
     if answer.finish_reason == "content_filter" or REFUSAL.match(text):
@@ -177,9 +177,9 @@ def read_answer(answer: Answer, question: Question) -> Answer:
         return _failed(answer, "empty", "it was empty")
     if question.schema is None:
         return replace(answer, text=text)
-    fenced = FENCED.search(text)
     try:
-        value = json.loads(fenced.group(1) if fenced else text)
+        # models that were asked for JSON alone still like to put words or a fence around it
+        value, _ = json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))
     except ValueError as error:
         return _failed(answer, "not JSON", f"it is not one JSON object ({error})")
     try:

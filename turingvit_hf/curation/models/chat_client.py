@@ -51,6 +51,8 @@ class EndpointChat:
         seed: for servers that draw; None does not send it.
         max_pixels: images are made this small before they are sent.
         jpeg_quality: of images that are sent.
+        structured: whether the server is told the schema of JSON answers by `response_format`; False for those that
+            reject it. The answers are checked in any case.
         extra_body: further parameters of the server, such as vLLM's `mm_processor_kwargs`.
         prompt_price: for a million tokens, in any currency.
         completion_price: likewise.
@@ -80,6 +82,7 @@ class EndpointChat:
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
         jpeg_quality: int = 90,
+        structured: bool = True,
         extra_body: Mapping[str, Any] | None = None,
         prompt_price: float = 0.0,
         completion_price: float = 0.0,
@@ -104,6 +107,7 @@ class EndpointChat:
         pictures = {"max_pixels": max_pixels, "jpeg_quality": jpeg_quality}
         self.parameters: dict[str, Any] = self._sampling | pictures | {"extra_body": self._extra_body}
         self._api_key_variable = api_key_variable
+        self._structured = structured
         self._concurrency = concurrency
         self._timeout = timeout
         self._max_tries = max_retries + 1
@@ -205,16 +209,18 @@ class EndpointChat:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         content.append({"type": "text", "text": question.prompt})
         options: dict[str, Any] = dict(self._sampling)
-        if question.schema is not None:
+        if question.schema is not None and self._structured:
             schema = {"name": question.schema.__name__, "schema": question.schema.model_json_schema(), "strict": True}
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
         try:
-            completion = await client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": content}],
-                extra_body=self._extra_body or None,
-                **options,
-            )
+            # the client's own limit is on each wait for more bytes, and a server that trickles would never end
+            async with asyncio.timeout(self._timeout):
+                completion = await client.chat.completions.create(
+                    model=self.model,
+                    messages=[{"role": "user", "content": content}],
+                    extra_body=self._extra_body or None,
+                    **options,
+                )
         except Exception as error:
             wait = retry_after_of(error)
             if wait is not None and wait <= self._max_wait:

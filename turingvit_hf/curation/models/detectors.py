@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from turingvit_hf.curation.models.loading import load, move, pick_device
@@ -121,7 +122,9 @@ class TransformersDetector:
     @torch.inference_mode()
     def _detect(self, images: list[np.ndarray], phrases: list[list[str]]) -> list[list[Box]]:
         texts = [f"{asked[0].lower().rstrip('.')}." for asked in phrases] if self._reads_text() else phrases
-        inputs = self._processor(images=images, text=texts, return_tensors="pt", **self._text_options())
+        # as pictures, since of an array three pixels high nobody could tell which side the colors are on
+        pictures = [Image.fromarray(image) for image in images]
+        inputs = self._processor(images=pictures, text=texts, return_tensors="pt", **self._text_options())
         outputs = self._network(**move(inputs, self._network))
         sizes = [image.shape[:2] for image in images]
         options: dict[str, Any] = {"threshold": self._min_score, "target_sizes": sizes}

@@ -29,7 +29,7 @@ def failure_of(error: BaseException) -> Failure | None:
         error: what sending a request raised.
     """
     openai = require("openai")
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Failure("time-out", "no response in time", passing=True)
     if isinstance(error, openai.APIConnectionError):
         return Failure("connection", f"{error.__cause__ or error}"[:200], passing=True)
