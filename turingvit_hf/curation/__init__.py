@@ -12,13 +12,16 @@ from typing import Any
 EXPORTS = {
     "CurationConfig": "config",
     "load_config": "config_files",
-    "plan": "run",
-    "run": "run",
-    "retry": "run",
-    "status": "run",
-    "score": "run",
-    "export": "export",
+    "plan": "plans",
+    "run": "runs",
+    "retry": "runs",
+    "status": "runs",
+    "score": "runs",
+    "export": "exports",
     "RunFolder": "state",
+    "EngineOptions": "engines",
+    "Outcomes": "outcomes",
+    "TooManyErrorsError": "runs",
 }
 
 __all__ = sorted(EXPORTS)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from turingvit_hf.curation.config import SourceConfig
 from turingvit_hf.training.arguments import SourceRecipe
 from turingvit_hf.training.data.media import find_media
-from turingvit_hf.training.data.rows import JsonLinesRows, Rows, ShapesPicture
+from turingvit_hf.training.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
 from turingvit_hf.training.data.sources import MEDIA_COLUMNS, open_source
 from turingvit_hf.training.data.streams import RowStream
 from turingvit_hf.training.datasets import CAPTION_COLUMNS
@@ -104,6 +105,7 @@ def read_samples(
     unit: int,
     start: int,
     stop: int | None,
+    repeats: Collection[int] = (),
     wanted: Collection[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the samples of a stretch of a source, media included, front to back.
@@ -115,6 +117,7 @@ def read_samples(
         unit: which shard of a stream.
         start: first row.
         stop: row after the last, None: to the end.
+        repeats: positions, counted from `start`, whose key an earlier row has.
         wanted: positions, counted from `start`; None: all. Media of others is not looked at.
 
     Raises:
@@ -126,11 +129,31 @@ def read_samples(
     for position, row in _numbered(opened.rows, unit, start, stop, wanted):
         number = f"{unit}/{start + position}" if is_stream else str(start + position)
         sample = _sample(row, opened, source, number=number, unit=unit if is_stream else None)
-        if sample["key"] in seen:
+        if position in repeats or sample["key"] in seen:
             sample |= {"fault": "row has the key of an earlier row", "fault_detail": sample["key"], "media": None}
             sample["key"] += f"#{number}"
         seen.add(sample["key"])
         yield {"sample_id": sample_id(name, sample["key"]), "position": position, "source": name} | sample
+
+
+def repeated_keys(source: SourceConfig, listing: str | None) -> np.ndarray:
+    """Return the numbers of rows whose key an earlier row of their source has, ascending; of rows by index.
+
+    Keys of a stream's shards differ by the number of the shard.
+    """
+    opened = open_curated(source, listing)
+    if isinstance(opened.rows, RowStream) or isinstance(opened.rows, ShapesRows):
+        return np.zeros(0, np.int64)
+    digests = np.empty(len(opened.rows), np.uint64)
+    for number, row in _numbered(opened.rows, 0, 0, None, None):
+        key = str(number)
+        if not isinstance(row, BadRowError):
+            key = _key(row, source, opened.root, _path_of(row, opened)[1], number=key, unit=None)
+        digests[number] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    _, first = np.unique(digests, return_index=True)
+    is_repeat = np.ones(len(digests), bool)
+    is_repeat[first] = False
+    return np.flatnonzero(is_repeat)
 
 
 def sample_id(source: str, key: str) -> str:
@@ -168,9 +191,8 @@ def _sample(
     empty |= {"key": number, "raw_captions": []}
     if isinstance(row, BadRowError):
         return empty | {"fault": row.reason, "fault_detail": row.detail or None}
-    column = next((name for name in opened.media_columns if row.get(name)), opened.media_columns[0])
+    column, path = _path_of(row, opened)
     value = row.get(column)
-    path = value.get("path") if isinstance(value, dict) else value
     captions = _captions(row, opened, source, column)
     sample = empty | {
         "key": _key(row, source, opened.root, path, number=number, unit=unit),
@@ -189,6 +211,13 @@ def _sample(
     return sample | {"media": _plain_media(media)}
 
 
+def _path_of(row: dict[str, Any], opened: OpenSource) -> tuple[str, Any]:
+    """The column of a row's media, and the path in it, or whatever else stands there."""
+    column = next((name for name in opened.media_columns if row.get(name)), opened.media_columns[0])
+    value = row.get(column)
+    return column, value.get("path") if isinstance(value, dict) else value
+
+
 def _plain_media(media: Any) -> bytes | str:
     if isinstance(media, ShapesPicture):
         media = media.render()
@@ -203,7 +232,8 @@ def _key(
     row: dict[str, Any], source: SourceConfig, root: Path | None, path: Any, *, number: str, unit: int | None
 ) -> str:
     if source.key_column is not None and row.get(source.key_column) is not None:
-        return str(row[source.key_column])
+        key = str(row[source.key_column])
+        return key if unit is None else f"{unit}/{key}"
     if "__key__" in row:
         # keys of different tars may be the same
         return f"{unit or 0}/{row['__key__']}"

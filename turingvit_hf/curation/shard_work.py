@@ -74,21 +74,23 @@ def is_current(run: RunFolder, stage: Stage, shard: int | None) -> bool:
     return (
         manifest is not None
         and manifest["stage_hash"] == stage.hash(run.config)
+        and manifest["decisions_hash"] == stage.decisions_hash(run.config)
         and manifest["input_hash"] == input_hash(run, stage, shard)
     )
 
 
 def input_hash(run: RunFolder, stage: Stage, shard: int | None) -> str:
-    """Return the hash of all that a stage reads: what earlier stages stored, and what is dropped by now."""
-    parts: list[Any] = [run.config.to_dict()["thresholds"]]
+    """Return the hash of all that a stage reads: what earlier stages stored, and what rows are dropped by."""
+    parts: list[Any] = []
     numbers = [entry.number for entry in run.shards] if shard is None else [shard]
     for earlier in enabled_stages(run.config):
         if earlier.name == stage.name:
             break
+        parts.append(earlier.decisions_hash(run.config))
         for number in [None] if earlier.is_whole else numbers:
             manifest = run.manifest(earlier.name, number)
             parts.append([earlier.name, number, manifest["output_digest"] if manifest else None])
-    if len(parts) == 1:  # the first stage reads the source
+    if not parts:  # the first stage reads the source
         parts += [run.config.to_dict()["sources"], run.config.sample]
         parts += [entry.to_dict() for entry in run.shards if entry.number in numbers]
     return digest_of(parts)
@@ -112,13 +114,21 @@ def run_task(task: Task) -> dict[str, Any]:
     run, stage = RunFolder(task.folder), STAGES[task.stage]
     config = run.config
     stage_hash, hash_before = stage.hash(config), input_hash(run, stage, task.shard)
+    before = run.manifest(stage.name, task.shard)
+    hashes = {"stage_hash": stage_hash, "input_hash": hash_before}
+    if before is not None and not task.retry and all(before[name] == value for name, value in hashes.items()):
+        # only what rows are dropped by has changed; the source is not even opened
+        rows = read_rows(run.shard_file(task.shard, f"{stage.name}.parquet"))
+        manifest = before | _manifest(run, stage, task.shard, rows)
+        write_json(run.shard_file(task.shard, f"{stage.name}.json"), manifest)
+        return manifest
     journal = Journal(run.shard_file(task.shard, "calls.jsonl"))
     steps = _steps_of(task.folder, stage, run)
     for step in steps:
         step.journal = journal
     known = _Stored(run, stage, task.shard, stage_hash)
     limit = config.max_attempts if task.retry else 0
-    rows: list[dict[str, Any]] = []
+    rows = []
     inputs = _inputs(run, stage, task.shard)
     num_reused = 0
     while batch := list(islice(inputs, stage.batch_size(config))):
@@ -131,12 +141,13 @@ def run_task(task: Task) -> dict[str, Any]:
         rows += [result if result is not None else next(results) for result in done]
     if stage.explodes:
         rows = [part for row in rows for part in _exploded(row, stage.explodes)]
+    # a manifest never stands beside a table that it was not made for
+    run.shard_file(task.shard, f"{stage.name}.json").unlink(missing_ok=True)
     facts = stage.facts(steps) if num_reused < len(rows) else known.facts
     _store(run, stage, task.shard, rows, {"stage_hash": stage_hash, "facts": json.dumps(facts)})
     manifest = _manifest(run, stage, task.shard, rows) | {
         "facts": facts,
-        "stage_hash": stage_hash,
-        "input_hash": hash_before,
+        **hashes,
         "reused": num_reused,
         "answers": journal.num_added,
         "seconds": round(time.perf_counter() - started, 3),
@@ -188,6 +199,7 @@ def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]
         "unit": entry.unit,
         "start": entry.start,
         "stop": entry.stop,
+        "repeats": entry.repeats,
     }
     if stage.name == enabled_stages(run.config)[0].name:
         threshold = int(run.config.sample * 16**8)
@@ -319,6 +331,7 @@ def _manifest(run: RunFolder, stage: Stage, shard: int, rows: list[dict[str, Any
         "errors": num_errors,
         "retriable": num_retriable,
         "usage": dict(usage),
+        "decisions_hash": stage.decisions_hash(run.config),
         "output_digest": file_digest(run.shard_file(shard, f"{stage.name}.parquet")),
     }
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from turingvit_hf.curation.config import CurationConfig, SourceConfig
 from turingvit_hf.curation.listing import list_folder
-from turingvit_hf.curation.rows import OpenSource, is_parquet, open_curated, recipe_of
+from turingvit_hf.curation.rows import OpenSource, is_parquet, open_curated, recipe_of, repeated_keys
 from turingvit_hf.training.data.rows import TarRows
 from turingvit_hf.training.data.sources import open_source
 from turingvit_hf.training.data.streams import RowStream
@@ -30,6 +30,7 @@ class Shard:
         unit: which shard of a stream; 0 for rows by index.
         start, stop: its rows in the unit; `stop` None: to the end.
         listing: file that holds the source's listing, None where it is read in place.
+        repeats: positions of rows, counted from `start`, whose key an earlier row of the source has.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Shard:
     start: int
     stop: int | None
     listing: str | None = None
+    repeats: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The shard as plain values."""
@@ -63,8 +65,10 @@ def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list
         opened = open_curated(source, listing)
         bounds = [bound for bound in (source.max_samples, left) if bound is not None]
         stretches = list(_stretches(opened, source, config.shard_size, min(bounds, default=None)))
+        repeats = repeated_keys(source, listing)
         for unit, start, stop in stretches:
-            shards.append(Shard(len(shards), number, unit, start, stop, listing))
+            within = tuple(int(row) - start for row in repeats if start <= row < (stop or 0))
+            shards.append(Shard(len(shards), number, unit, start, stop, listing, within))
         is_known = all(stop is not None for _, _, stop in stretches)
         counts.append(sum(stop - start for _, start, stop in stretches if stop is not None) if is_known else None)
         if left is not None:

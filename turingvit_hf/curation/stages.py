@@ -24,6 +24,7 @@ class Stage:
         steps: of a stage that is done by shards, not loaded yet.
         needs_media: whether its steps are given the rows' media.
         thresholds: sections of `thresholds` that what it stores depends on.
+        decides: sections of `thresholds` that rows are dropped by once its values are there.
         explodes: column of lists, each element of which becomes a row of its own in place of its row; None: none.
         vectors: columns of arrays, which go into a file of their own.
         facts: what the steps know of their models once these are loaded, as plain values for the manifest.
@@ -34,6 +35,7 @@ class Stage:
     steps: Callable[[CurationConfig], list[Step]] = field(default=lambda config: [])
     needs_media: Callable[[CurationConfig], bool] = field(default=lambda config: True)
     thresholds: tuple[str, ...] = ()
+    decides: tuple[str, ...] = ()
     explodes: str | None = None
     vectors: tuple[str, ...] = ()
     facts: Callable[[list[Step]], dict[str, Any]] = field(default=lambda steps: {})
@@ -52,6 +54,11 @@ class Stage:
             section.pop(name, None)  # neither changes a value
         thresholds = dataclasses.asdict(config.thresholds)
         return hash_of([FORMAT, self.name, section, {name: thresholds[name] for name in self.thresholds}, config.seed])
+
+    def decisions_hash(self, config: CurationConfig) -> str:
+        """What rows are dropped by after it: they are counted again when it changes."""
+        thresholds = dataclasses.asdict(config.thresholds)
+        return hash_of([thresholds[name] for name in self.decides])
 
     def batch_size(self, config: CurationConfig) -> int:
         """How many rows its steps are given at a time."""
@@ -133,8 +140,8 @@ def _decoded(is_needed: bool = True) -> list[Step]:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("measure", steps=_measure),
-        Stage("deduplicate", is_whole=True, thresholds=("duplicates",)),
+        Stage("measure", steps=_measure, decides=("quality",)),
+        Stage("deduplicate", is_whole=True, thresholds=("duplicates",), decides=("duplicates",)),
         Stage(
             "caption",
             steps=_caption,
@@ -143,7 +150,7 @@ STAGES = {
         ),
         Stage("verify", steps=_verify),
         Stage("embed", steps=_embed, vectors=("image_embedding", "candidate_embeddings"), facts=_scorer_facts),
-        Stage("score", is_whole=True, thresholds=("duplicates", "captions", "score")),
-        Stage("ground", steps=_ground),
+        Stage("score", is_whole=True, thresholds=("duplicates", "captions"), decides=("score",)),
+        Stage("ground", steps=_ground, decides=("grounding",)),
     )
 }

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from turingvit_hf import __version__
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import config_from_dict, dump_config
-from turingvit_hf.curation.shards import Shard
+from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
 from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.yaml_files import read_yaml
@@ -122,7 +122,7 @@ class RunFolder:
                 values.pop("input_digest", None)
                 row = by_id.get(values["sample_id"])
                 if row is None:
-                    row = by_id[values["sample_id"]] = {"errors": {}, "attempts": 0, "stages": []}
+                    row = by_id[values["sample_id"]] = _new_row()
                     rows.append(row)
                 if error is not None:
                     row["errors"][name] = error
@@ -149,6 +149,10 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
 
+def _new_row() -> dict[str, Any]:
+    return {"errors": {}, "attempts": 0, "stages": []}
+
+
 def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> RunFolder:
     """Return the run folder of a config: a new one, or the one that a run with the same config was begun in.
 
@@ -160,34 +164,31 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
     Raises:
         InputError: the folder holds something else, or a run with another config and `force` is off.
     """
-    from turingvit_hf.curation.shards import list_shards
-
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run folder is wanted")
+    known = None
     if not RunFolder.exists(folder):
         if folder.exists() and not _is_begun(folder):
             raise InputError(f"{folder} is not empty and no run folder; choose another one")
     else:
-        run = RunFolder(folder)
-        if run.facts["config_hash"] == config.hash():
-            return run
-        changes = describe_changes(run.config.to_dict(), config.to_dict())
+        known = RunFolder(folder)
+        if known.facts["config_hash"] == config.hash():
+            return known
+        changes = describe_changes(known.config.to_dict(), config.to_dict())
         if not force:
             raise InputError(
                 f"{folder} was begun with another config: {'; '.join(changes[:5])}; --force goes on with the new one "
                 "and keeps what does not depend on the changes"
             )
-    _check_names(config)
+    check_names(config)
     folder.mkdir(parents=True, exist_ok=True)
-    shards, num_rows = list_shards(config, folder / "sources")
-    for extra in sorted((folder / "shards").glob("*"))[len(shards) :]:
-        shutil.rmtree(extra)
-    # its row groups are numbered by shards
-    shutil.rmtree(folder / "whole", ignore_errors=True)
+    if known is not None and _lists_the_same(known.config, config):
+        sources, shards = known.facts["sources"], known.shards  # the source may be gone by now
+    else:
+        sources, shards = _list(config, folder)
     with written_file(folder / "config.yaml") as partial:
         partial.write_text(dump_config(config), encoding="utf-8")
-    sources = [{"name": source_name(config, number), "rows": count} for number, count in enumerate(num_rows)]
     facts = {
         "config_hash": config.hash(),
         "seed": config.seed,
@@ -197,6 +198,20 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
     }
     write_json(folder / MARKER, facts)  # last: with it the folder is one
     return RunFolder(folder)
+
+
+def _lists_the_same(first: CurationConfig, second: CurationConfig) -> bool:
+    return all(getattr(first, name) == getattr(second, name) for name in ("sources", "shard_size", "limit"))
+
+
+def _list(config: CurationConfig, folder: Path) -> tuple[list[dict[str, Any]], list[Shard]]:
+    """The sources and shards of a config; what a folder has of more shards, or of another number of them, goes."""
+    shutil.rmtree(folder / "sources", ignore_errors=True)
+    shards, num_rows = list_shards(config, folder / "sources")
+    for extra in sorted((folder / "shards").glob("*"))[len(shards) :]:
+        shutil.rmtree(extra)
+    shutil.rmtree(folder / "whole", ignore_errors=True)  # its row groups are numbered by shards
+    return [{"name": source_name(config, number), "rows": count} for number, count in enumerate(num_rows)], shards
 
 
 def source_name(config: CurationConfig, number: int) -> str:
@@ -232,7 +247,8 @@ def _is_begun(folder: Path) -> bool:
     return all(entry.name in ("sources", "config.yaml") or entry.name.endswith(".tmp") for entry in folder.iterdir())
 
 
-def _check_names(config: CurationConfig) -> None:
+def check_names(config: CurationConfig) -> None:
+    """Raises an `InputError` where a config has no sources, or two of one name."""
     if not config.sources:
         raise InputError("the config names no sources: --set 'sources=[{path: my/pictures}]'")
     names = [source_name(config, number) for number in range(len(config.sources))]

@@ -19,6 +19,7 @@ FULL_VERDICT = pa.struct({"verifier": pa.string(), **{field.name: field.type for
 FAILURE = pa.struct(
     {
         **{name: pa.string() for name in ("model", "style", "kind", "detail")},
+        "num_tries": pa.int64(),
         "passing": pa.bool_(),
     }
 )

@@ -76,6 +76,7 @@ def run_whole(run: RunFolder, stage: Stage, engine: Engine) -> dict[str, Any]:
         "facts": facts,
         "output_digest": file_digest(path),
         "stage_hash": stage_hash,
+        "decisions_hash": stage.decisions_hash(run.config),
         "input_hash": hash_before,
         "seconds": round(time.perf_counter() - started, 3),
     }

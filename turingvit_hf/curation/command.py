@@ -1,0 +1,322 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command `turingvit curate`: it parses arguments, calls the Python API and shows what comes of it.
+
+Heavy imports stand inside, so that `--help` does not wait for them.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from turingvit_hf.training.errors import InputError
+from turingvit_hf.training.stages.console import log_lines, one_line_errors, quiet_libraries
+
+
+TOO_MANY_ERRORS = 3
+
+app = typer.Typer(
+    help="Curate image-text and video-text data: measure, caption, verify, score, ground.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(help="The run folder.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="A YAML file with what differs from the defaults.", show_default="none")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A value that differs from the config, such as thresholds.quality.min_side=128 or "
+        "'sources=[{path: my/pictures}]'. May be given many times.",
+    ),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="local: processes here; ray: actors of a Ray cluster.")]
+Workers = Annotated[int, typer.Option("--num-workers", min=1, help="Shards that are worked on at a time.")]
+Cpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--num-cpus", metavar="[STAGE=]N", help="CPUs of a worker of Ray, of all stages or of one; may be repeated."
+    ),
+]
+Gpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--num-gpus",
+        metavar="[STAGE=]N",
+        help="GPUs likewise, such as embed=1; fractions share a GPU between workers.",
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster, such as ray://head:10001.", show_default="none")
+]
+LogJson = Annotated[
+    bool | None,
+    typer.Option(
+        "--log-json/--bar",
+        help="Progress as lines of JSON, or as a bar.",
+        show_default="a bar on a terminal, else lines",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Read the first N rows only: limit=N in the config.")
+]
+Sample = Annotated[
+    float | None, typer.Option("--sample", help="Read this share of the rows only: sample=P in the config.")
+]
+
+
+@app.command(
+    short_help="Show what a run would do, and do nothing.",
+    epilog="Example: turingvit curate plan --set 'sources=[{path: my/pictures}]'",
+)
+def plan(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    engine: EngineName = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the resolved config, rows, shards, stages, model calls and tokens, and packages that are missing.
+
+    No model is touched and nothing is written.
+    """
+    with _speaking():
+        from turingvit_hf.curation.config_files import load_config
+        from turingvit_hf.curation.plans import plan as make_plan
+
+        found = make_plan(load_config(config, _with_limits(overrides, limit, sample)), engine=engine)
+        typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.describe())
+
+
+@app.command(
+    short_help="Curate, or go on where a run stopped.",
+    epilog="Examples: turingvit curate run my-run --set 'sources=[{path: my/pictures}]'; turingvit curate run my-run "
+    "--config curate.yaml --num-workers 4; turingvit curate run my-run --config curate.yaml --engine ray --address "
+    "ray://head:10001 --num-workers 8 --num-gpus embed=1",
+)
+def run(
+    out: Folder,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    engine: EngineName = "local",
+    num_workers: Workers = 1,
+    num_cpus: Cpus = None,
+    num_gpus: Gpus = None,
+    address: Address = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go on with another config; what does not depend on the changes stays as it is."),
+    ] = False,
+    from_stage: Annotated[
+        str | None,
+        typer.Option(
+            "--from-stage", help="Do this stage and those after it anew, such as score.", show_default="none"
+        ),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            "--shards",
+            metavar="A:B",
+            help="Do shards A to B - 1 only, for jobs of a cluster that share a run folder; a last run without it "
+            "does the rest.",
+            show_default="all",
+        ),
+    ] = None,
+    log_json: LogJson = None,
+) -> None:
+    """Curate. The same command goes on where a run was stopped or killed; answered calls are not asked again.
+
+    Without --config and --set, an existing run goes on with its own config.
+
+    Exit codes: 0 finished; 1 an option, the config or the data is at fault; 3 more rows ended as errors than
+    max_error_rate allows.
+    """
+    with _speaking():
+        from turingvit_hf.curation.config_files import load_config
+        from turingvit_hf.curation.runs import run as do_run
+        from turingvit_hf.curation.state import RunFolder
+
+        changes = _with_limits(overrides, limit, sample)
+        is_known = config is None and not changes and RunFolder.exists(out)
+        wanted = RunFolder(out).config if is_known else load_config(config, changes)
+        outcomes = do_run(
+            wanted,
+            out,
+            engine=_engine(engine, num_workers, num_cpus, num_gpus, address),
+            force=force,
+            from_stage=from_stage,
+            shards=_range(shards),
+            progress=_progress(log_json),
+        )
+        _finish(outcomes, out)
+
+
+@app.command(
+    short_help="Try rows again that ended as errors.",
+    epilog="Example: turingvit curate retry my-run",
+)
+def retry(
+    out: Folder,
+    engine: EngineName = "local",
+    num_workers: Workers = 1,
+    num_cpus: Cpus = None,
+    num_gpus: Gpus = None,
+    address: Address = None,
+    log_json: LogJson = None,
+) -> None:
+    """Try the rows again that ended as errors, at most max_attempts times in all, and no others."""
+    with _speaking():
+        from turingvit_hf.curation.runs import retry as do_retry
+
+        options = _engine(engine, num_workers, num_cpus, num_gpus, address)
+        _finish(do_retry(out, engine=options, progress=_progress(log_json)), out)
+
+
+@app.command(short_help="Show how far a run has come.", epilog="Example: turingvit curate status my-run")
+def status(out: Folder, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show of each stage how many shards and rows are done, and what calls of models took."""
+    with _speaking():
+        from turingvit_hf.curation.runs import status as find_status
+
+        found = find_status(out)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        typer.echo(f"{found['folder']}: {'finished' if found['is_finished'] else 'not finished'}")
+        for entry in found["stages"]:
+            typer.echo(
+                f"{entry['stage'] + ':':<13}{entry['done']} of {entry['of']} done; {entry['rows']:,} rows, "
+                f"{entry['kept']:,} kept, {sum(entry['dropped'].values()):,} dropped, {entry['errors']:,} errors, "
+                f"{entry['seconds']:,.0f} s{_describe_usage(entry['usage'])}"
+            )
+
+
+@app.command(
+    short_help="Score anew from stored embeddings.",
+    epilog="Example: turingvit curate score my-run --set score.tau=0.01 --set thresholds.score.top_fraction=0.3",
+)
+def score(
+    out: Folder,
+    overrides: Overrides = None,
+    engine: EngineName = "local",
+    num_workers: Workers = 1,
+    log_json: LogJson = None,
+) -> None:
+    """Score a run anew, with other settings of the section score or of its thresholds; no image or caption is made."""
+    with _speaking():
+        from turingvit_hf.curation.runs import score as do_score
+
+        options = _engine(engine, num_workers, None, None, None)
+        _finish(do_score(out, overrides or (), engine=options, progress=_progress(log_json)), out)
+
+
+@app.command(
+    short_help="Write the kept rows with their media.",
+    epilog="Example: turingvit curate export my-run curated --form webdataset, then turingvit pretrain --recipe "
+    "tiny/stage2 --set 'data.sources=[{path: curated}]' --out my-tower",
+)
+def export(
+    out: Folder,
+    target: Annotated[Path, typer.Argument(help="Folder to write; refused if it is not empty.")],
+    form: Annotated[str, typer.Option(help="webdataset or parquet.")] = "webdataset",
+    rows_per_file: Annotated[int, typer.Option(min=1, help="At most so many rows a file.")] = 10_000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export, never anything else.")
+    ] = False,
+) -> None:
+    """Write the kept rows with media, best caption and provenance; `turingvit pretrain` and `datasets` read them."""
+    with _speaking():
+        from turingvit_hf.curation.exports import export as do_export
+
+        done = do_export(out, target, form=form, rows_per_file=rows_per_file, overwrite=overwrite)
+        lost = f"; {done.num_lost:,} could not be read any more, see export.json" if done.num_lost else ""
+        typer.echo(f"{done.num_rows:,} rows in {done.folder}{lost}")
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """Log lines on standard output, one line for what the user can put right, exit code 3 for too many errors."""
+    with log_lines(logging.INFO), quiet_libraries(), one_line_errors():
+        from turingvit_hf.curation.runs import TooManyErrorsError
+
+        try:
+            yield
+        except TooManyErrorsError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(TOO_MANY_ERRORS) from None
+
+
+def _with_limits(overrides: list[str] | None, limit: int | None, sample: float | None) -> list[str]:
+    given = {"limit": limit, "sample": sample}
+    return [*(overrides or ()), *(f"{name}={value}" for name, value in given.items() if value is not None)]
+
+
+def _engine(
+    name: str, num_workers: int, num_cpus: list[str] | None, num_gpus: list[str] | None, address: str | None
+) -> Any:
+    from turingvit_hf.curation.engines import EngineOptions
+
+    return EngineOptions(
+        name, num_workers, _amounts("--num-cpus", num_cpus), _amounts("--num-gpus", num_gpus), address
+    )
+
+
+def _amounts(option: str, texts: list[str] | None) -> dict[str, float]:
+    """`["1", "embed=2"]` as `{"": 1, "embed": 2}`."""
+    from turingvit_hf.curation.stages import STAGES
+
+    amounts = {}
+    for text in texts or ():
+        stage, _, number = text.rpartition("=")
+        if stage and stage not in STAGES:
+            raise InputError(f"{option} {text}: there is no stage {stage!r}; there are {', '.join(STAGES)}")
+        try:
+            amounts[stage] = float(number)
+        except ValueError as error:
+            raise InputError(f"{option} {text}: {number!r} is no number") from error
+    return amounts
+
+
+def _range(text: str | None) -> range | None:
+    if text is None:
+        return None
+    first, colon, after = text.partition(":")
+    if not colon or not first.isdecimal() or not after.isdecimal() or int(first) >= int(after):
+        raise InputError(f"--shards {text}: it must read A:B with A < B, such as 0:100")
+    return range(int(first), int(after))
+
+
+def _progress(as_json: bool | None) -> Any:
+    from turingvit_hf.curation.progress import RunProgress
+
+    return RunProgress(as_json, write=lambda line: typer.echo(line, err=True))
+
+
+def _finish(outcomes: Any, out: Path) -> None:
+    if outcomes is None:
+        typer.echo(f"shards are done as far as they can be; the rest waits for the others: turingvit curate run {out}")
+        return
+    typer.echo(outcomes.describe())
+    typer.echo(f"next: turingvit curate export {out} curated")
+
+
+def _describe_usage(usage: dict[str, Any]) -> str:
+    if not usage:
+        return ""
+    cost = f", cost {usage['cost']:.4f}" if usage.get("cost") else ""
+    return (
+        f"; {usage.get('num_calls', 0):,} calls, {usage.get('prompt_tokens', 0):,} + "
+        f"{usage.get('completion_tokens', 0):,} tokens{cost}"
+    )
