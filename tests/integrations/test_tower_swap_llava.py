@@ -336,3 +336,7 @@ def test_ordinary_llavas_keep_their_own_processor(tmp_path):
     vlm.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(AutoProcessor.from_pretrained(tmp_path)) is type(processor)
+
+
+def test_tokens_that_are_not_as_many_as_features_are_refused(plain):
+    cases.check_a_lost_token_is_told(plain, cases.inputs_of(plain, [[(13, 29)]]))

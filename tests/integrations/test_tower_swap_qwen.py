@@ -404,3 +404,7 @@ def test_native_models_are_what_they_were(family, tmp_path):
     assert not any(report.values())
     assert type(loaded.model.visual) is type(vlm.model.visual)
     assert type(loaded.config.vision_config) is type(vlm.config.vision_config)
+
+
+def test_tokens_that_are_not_as_many_as_features_are_refused(result):
+    cases.check_a_lost_token_is_told(result, cases.inputs_of(result, [[(13, 29)]]))

@@ -328,3 +328,7 @@ def test_native_models_are_what_they_were(family, tmp_path):
     tower = TOWERS[family]
     assert type(loaded.get_submodule(tower)) is type(vlm.get_submodule(tower))
     assert type(loaded.config.vision_config) is type(vlm.config.vision_config)
+
+
+def test_tokens_that_are_not_as_many_as_features_are_refused(plain):
+    cases.check_a_lost_token_is_told(plain, inputs_of(plain, [[(13, 29)]]))

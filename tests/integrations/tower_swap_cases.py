@@ -327,6 +327,18 @@ def check_processor_comes_back(result: SwapResult, folder: Path, calls: Callable
         assert all(torch.equal(torch.as_tensor(second[name]), torch.as_tensor(first[name])) for name in first)
 
 
+def check_a_lost_token_is_told(result: SwapResult, inputs: dict[str, torch.Tensor]) -> None:
+    """Fail unless the model refuses a text with one image token fewer than there are features, with words."""
+    shape = inputs["input_ids"].shape
+    place = int((inputs["input_ids"][0] == IMAGE).nonzero()[0])
+    without = {
+        name: torch.cat([value[:, :place], value[:, place + 1 :]], dim=1) if value.shape[:2] == shape else value
+        for name, value in inputs.items()
+    }
+    with torch.no_grad(), pytest.raises(ValueError, match=r"features and image tokens do not match"):
+        result.model(**without)
+
+
 def check_gradients(result: SwapResult, inputs: dict[str, torch.Tensor], unused: Callable[[str], bool]) -> None:
     """Fail unless one backward pass reaches every parameter, those that `unused` names aside."""
     model = result.model.train()
