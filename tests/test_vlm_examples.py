@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.integrations.tiny import tiny_config, tiny_processor
 from tests.integrations.tower_swap_cases import make_llava
+from tests.training.vlm.families import make_family
 from turingvit_hf import TuringViTForImageClassification, TuringViTModel
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 
@@ -101,6 +102,27 @@ def test_a_tower_is_put_into_a_vlm_and_aligned(train_script, stamps, tmp_path, c
     assert {key for key in changed if "vision_tower" not in key and "projector" not in key} <= embeddings
     for key in embeddings & changed:
         assert torch.equal(after[key][: len(before[key])], before[key])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+@pytest.mark.parametrize("family", ["paligemma", "idefics3"])
+def test_other_families_from_a_folder_to_answers(train_script, stamps, tmp_path, capsys, family):
+    """A swapped VLM, with its own template or with none, is aligned, instructed and asked."""
+    vlm, processor = make_family(family)
+    vlm.save_pretrained(tmp_path / "vlm")
+    processor.save_pretrained(tmp_path / "vlm")
+    common = ["--stamps", str(stamps), "--steps", "2", "--batch-size", "2", "--lora-rank", "2"]
+    train_script["main"](
+        ["--stage", "align", "--vlm", str(tmp_path / "vlm"), *common, "--output", str(tmp_path / "a")]
+    )
+    options = ["--vlm", str(tmp_path / "a/vlm"), "--tower-training", "lora", *common, "--output", str(tmp_path / "b")]
+    train_script["main"](["--stage", "instruct", *options])
+    printed = capsys.readouterr().out
+    assert "using ChatML" not in printed
+    assert printed.count("held-out caption loss: right image") == 2
+    model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "b/vlm", output_loading_info=True)
+    assert not any(report.values())
+    assert type(model) is type(vlm)
 
 
 def test_held_out_captions_are_not_trained_on(train_script, stamps):
