@@ -137,13 +137,14 @@ def _draw_candidates(axes: Any, row: Mapping[str, Any]) -> None:
     for index, candidate in enumerate(row["candidates"]):
         cells.append([textwrap.fill(candidate["text"], 52), _author(candidate), *_scores(candidate)])
         colors.append(["#e4f1e4" if index == row.get("best") else "white"] * 6)
+    height = min(1.0, 0.16 * (len(cells) + 1))
     table = axes.table(
         cells,
         cellColours=colors,
         colLabels=["candidate", "by", "T", "A", "G", "overall"],
         colWidths=[0.5, 0.2, 0.07, 0.07, 0.07, 0.09],
         cellLoc="left",
-        bbox=[0, 0, 1, 1],
+        bbox=[0, 1 - height, 1, height],
     )
     table.auto_set_font_size(False)
     table.set_fontsize(8)

@@ -10,7 +10,8 @@ from typing import Any
 
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.decisions import Thresholds
-from turingvit_hf.curation.report.summary import DROPPED, KEPT, Judged, judge_row
+from turingvit_hf.curation.outcomes import DROPPED, KEPT
+from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.selection import better_shares, is_eligible, rank_candidates
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.training.errors import InputError

@@ -10,7 +10,8 @@ import numpy as np
 
 from turingvit_hf.curation.decisions import RULES, Thresholds
 from turingvit_hf.curation.optional import require
-from turingvit_hf.curation.report.summary import DROPPED, ERROR, KEPT, STAGE_ORDER, Summary
+from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
+from turingvit_hf.curation.report.summary import STAGE_ORDER, Summary
 
 
 COLORS = {KEPT: "#2a78b5", DROPPED: "#d9822b", ERROR: "#8a8f98"}

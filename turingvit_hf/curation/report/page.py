@@ -8,9 +8,10 @@ from typing import Any
 import jinja2
 
 from turingvit_hf.curation.decisions import Drop
+from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
 from turingvit_hf.curation.report import charts
 from turingvit_hf.curation.report.pictures import draw_boxes, read_pictures, thumbnail
-from turingvit_hf.curation.report.summary import DROPPED, ERROR, KEPT, Shown, Summary, summarize
+from turingvit_hf.curation.report.summary import Shown, Summary, summarize
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.tables import write_json, written_file
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from turingvit_hf.curation.decisions import RULES, Drop, Thresholds, decide
+from turingvit_hf.curation.decisions import RULES, Drop, Thresholds
+from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT, outcome_of
 from turingvit_hf.curation.tables import digest_of
 
 
 # pictures of each kind that are shown
 GRID = 24
-KEPT, DROPPED, ERROR = "kept", "dropped", "error"
 # in which decisions are taken
 STAGE_ORDER = ("measure", "deduplicate", "consistency", "motion", "judge", "score", "ground")
 # whose distribution is shown; the last has no threshold of its own
@@ -28,11 +28,8 @@ class Judged(NamedTuple):
 
 
 def judge_row(row: Mapping[str, Any], thresholds: Thresholds) -> Judged:
-    """Return what becomes of a row as `RunFolder.iterate_rows` yields it: an error, else what thresholds decide."""
-    drop = decide(row, thresholds)
-    if drop is None and row.get("errors"):
-        return Judged(ERROR, None)
-    return Judged(DROPPED, drop) if drop else Judged(KEPT, None)
+    """Return what becomes of a row as `RunFolder.iterate_rows` yields it."""
+    return Judged(*outcome_of(row, thresholds))
 
 
 @dataclass
