@@ -142,7 +142,7 @@ def repeated_keys(source: SourceConfig, listing: str | None) -> np.ndarray:
     Keys of a stream's shards differ by the number of the shard.
     """
     opened = open_curated(source, listing)
-    if isinstance(opened.rows, RowStream) or isinstance(opened.rows, ShapesRows):
+    if isinstance(opened.rows, RowStream | ShapesRows):
         return np.zeros(0, np.int64)
     digests = np.empty(len(opened.rows), np.uint64)
     for number, row in _numbered(opened.rows, 0, 0, None, None):
