@@ -39,11 +39,11 @@ from transformers import AutoConfig, PreTrainedModel, ProcessorMixin, TrainingAr
 
 from pretraining_sources.language_model import prepare_language_model
 from turingvit_hf import TuringViTImageProcessor, TuringViTModel
+from turingvit_hf.data.shapes import generate_shapes
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.whole_folder import check_free, written_whole
 from turingvit_hf.integrations.tower_swap import swap_vision_tower
-from turingvit_hf.integrations.whole_folder import check_free, written_whole
-from turingvit_hf.training.data.shapes import generate_shapes
 from turingvit_hf.training.data.stamps import cache_folder
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationDataset
 from turingvit_hf.training.vlm.stages import VlmStage, make_vlm_trainer
 
@@ -215,7 +215,7 @@ def study(options: argparse.Namespace, towers: list[str]) -> None:
         columns += [[loss[name] - loss["right"] for loss in losses] for name in KINDS[1:]]
         table.add_row(kind, *(" · ".join(f"{value:.2f}" for value in column) for column in columns))
         table.add_row("  mean", *(f"{statistics.fmean(column):.2f}" for column in columns))
-    Console(width=110).print(table)
+    Console(width=130).print(table)
 
 
 def smoke(folder: Path, parse: Any) -> None:
