@@ -8,8 +8,10 @@ processor time of the processes that work, each on one thread: a busy machine ch
 a core of its own takes as long on the clock.
 """
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import multiprocessing
 import random
 import tempfile
@@ -102,8 +104,9 @@ def cleanvision(paths: Sequence[str]) -> float:
     from cleanvision import Imagelab
 
     start = time.process_time()
-    lab = Imagelab(filepaths=list(paths), verbose=False)
-    lab.find_issues({issue: {} for issue in CLEANVISION_ISSUES}, n_jobs=1, verbose=False)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars cannot be switched off
+        lab = Imagelab(filepaths=list(paths), verbose=False)
+        lab.find_issues({issue: {} for issue in CLEANVISION_ISSUES}, n_jobs=1, verbose=False)
     return time.process_time() - start
 
 

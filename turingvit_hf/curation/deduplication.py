@@ -263,7 +263,7 @@ def _confirmed(queries: _Signatures, place: int, others: _Signatures, thresholds
 
 
 def _differing_bits(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.unpackbits(hashes ^ other, axis=1).sum(1, dtype=np.int64)
+    return np.unpackbits(np.bitwise_xor(hashes, other), axis=1).sum(1, dtype=np.int64)
 
 
 def _signatures(pictures: PictureHashes, rows: Sequence[int]) -> _Signatures:
