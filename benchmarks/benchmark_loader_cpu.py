@@ -14,8 +14,9 @@ from harness import Report, clock, parse_arguments
 from PIL import Image
 
 from turingvit_hf import TuringViTImageProcessor
+from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
-from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
+from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
 from turingvit_hf.training.data.fitting import least_patches, smaller_grid
 from turingvit_hf.training.data.step_loader import StepLoader

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from transformers import AutoImageProcessor, AutoModel
 
 from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTModel
+from turingvit_hf.data.shapes import generate_shapes
 from turingvit_hf.modeling.packing import split_by_image
-from turingvit_hf.training.data.shapes import generate_shapes
 
 
 def find_images(paths: list[Path]) -> list[Path]:

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from turingvit_hf import TuringViTConfig, TuringViTImageProcessor, TuringViTLlavaProcessor, TuringViTModel
-from turingvit_hf.training.data.shapes import generate_shapes
+from turingvit_hf.data.shapes import generate_shapes
 from turingvit_hf.training.text import train_tokenizer
 
 

@@ -23,10 +23,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from turingvit_hf import TuringViTConfig, TuringViTForImageClassification, TuringViTImageProcessor, TuringViTModel
+from turingvit_hf.data.shapes import generate_shapes
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.training.collators import ImageTextCollator
-from turingvit_hf.training.data.shapes import generate_shapes
 from turingvit_hf.training.datasets import load_pairs
 from turingvit_hf.training.text import small_text_config, train_tokenizer
 from turingvit_hf.training.vlm.stages import linear_pattern

@@ -32,8 +32,8 @@ from curation_defects import Planted, found, plant_defects, read_truth, write_tr
 
 from pretraining_sources.clip_art import draw_clip_art, fetch_clip_art
 from pretraining_sources.pictures import copy_stamps
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.data.stamps import cache_folder, fetch_stamps
-from turingvit_hf.training.errors import InputError
 
 
 CONFIG = """\

@@ -30,8 +30,8 @@ from pretraining_sources.clip_art import draw_clip_art, fetch_clip_art
 from pretraining_sources.films import fetch_films, write_videos
 from pretraining_sources.pictures import copy_stamps, write_images
 from pretraining_sources.text_encoder import fetch_text_encoder, write_text_encoder
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.data.stamps import cache_folder, fetch_stamps
-from turingvit_hf.training.errors import InputError
 
 
 def prepare(

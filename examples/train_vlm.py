@@ -36,10 +36,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from turingvit_hf.data.shapes import generate_shapes
+from turingvit_hf.errors import InputError
 from turingvit_hf.integrations.tower_swap import swap_vision_tower
-from turingvit_hf.training.data.shapes import generate_shapes
 from turingvit_hf.training.data.stamps import iterate_stamps
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ChatSample, ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.chat_template import TURN_END, TURN_START, chat_template, prefix_template
 from turingvit_hf.training.vlm.conversations import read_rows

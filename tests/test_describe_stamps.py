@@ -15,8 +15,8 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import is_gguf_available
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.integrations.chat import load_chat
-from turingvit_hf.training.errors import InputError
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

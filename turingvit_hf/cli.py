@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
+from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
 from turingvit_hf.training.stages.command import pretrain
-from turingvit_hf.training.stages.console import log_lines, one_line_errors, quiet_libraries
 
 
 app = typer.Typer(
@@ -100,8 +100,8 @@ def swap(
     """Put a tower in the place of a VLM's vision encoder; everything else keeps its weights."""
     typer.echo("loading torch and transformers", err=True)
     with log_lines(), quiet_libraries(), one_line_errors():
+        from turingvit_hf.errors import InputError
         from turingvit_hf.integrations.tower_swap import swap_saved_vlm
-        from turingvit_hf.training.errors import InputError
 
         try:
             result = swap_saved_vlm(
@@ -134,8 +134,8 @@ def chat(
     """Answer about pictures, word by word as the answer comes."""
     typer.echo("loading torch and transformers", err=True)
     with quiet_libraries(), one_line_errors():
+        from turingvit_hf.errors import InputError
         from turingvit_hf.integrations.chat import converse, load_chat
-        from turingvit_hf.training.errors import InputError
 
         if prompt is None and not is_terminal():
             raise InputError("no question: give --prompt TEXT, or run the command in a terminal")
@@ -167,8 +167,8 @@ def serve(
 ) -> None:
     """Run `transformers serve`, with all its options, in a process that knows the package."""
     with one_line_errors():
+        from turingvit_hf.errors import InputError
         from turingvit_hf.integrations import serving
-        from turingvit_hf.training.errors import InputError
 
         try:
             serving.serve(arguments or [])

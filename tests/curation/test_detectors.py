@@ -12,7 +12,7 @@ from transformers.utils import is_torchvision_available
 from tests.curation import tiny_models
 from turingvit_hf.curation.models.detectors import Box, TransformersDetector, overlap, suppress
 from turingvit_hf.curation.steps.grounding import GroundingStep
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 needs_torchvision = pytest.mark.skipif(

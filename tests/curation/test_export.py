@@ -12,10 +12,11 @@ from PIL import Image
 from tests.curation.run_cases import make_config, picture, write_bad_rows, write_listing, write_pictures
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.runs import run
-from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import open_source
+from turingvit_hf.errors import InputError
+from turingvit_hf.training.arguments import DataRecipe
 from turingvit_hf.training.data.samples import iterate_samples
-from turingvit_hf.training.data.sources import open_source
-from turingvit_hf.training.errors import InputError
 
 
 NUM_PICTURES = 14

@@ -18,7 +18,7 @@ from turingvit_hf.curation.models.local_vlm import LocalVLM
 from turingvit_hf.curation.prompts import STYLES
 from turingvit_hf.curation.steps.captions import CaptionStep
 from turingvit_hf.curation.steps.verification import VerificationStep
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 ANY = CaptionThresholds(max_words=None, min_noun_ratio=None)

@@ -15,7 +15,7 @@ from turingvit_hf.curation.models.registry import GROUPS, build
 from turingvit_hf.curation.models.scorers import TransformersScorer
 from turingvit_hf.curation.steps.captions import CaptionStep
 from turingvit_hf.curation.taggers import LexiconTagger, SpacyTagger
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 class Fixed:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import get_data_path
 from PIL import Image
 
-from turingvit_hf.training.data.shapes import generate_shapes
+from turingvit_hf.data.shapes import generate_shapes
 
 
 REPOSITORY = Path(__file__).parents[2]

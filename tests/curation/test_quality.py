@@ -13,7 +13,7 @@ from PIL import Image
 from turingvit_hf.curation.decisions import QualityThresholds, Thresholds, decide
 from turingvit_hf.curation.steps.hashes import HashImages, hash_image
 from turingvit_hf.curation.steps.quality import MeasureQuality, measure_quality, measure_shape
-from turingvit_hf.training.data.shapes import generate_shapes
+from turingvit_hf.data.shapes import generate_shapes
 
 
 THRESHOLDS = Thresholds(quality=QualityThresholds(min_side=48))

@@ -10,7 +10,7 @@ from tests.curation.run_cases import LENIENT, make_config, write_bad_rows, write
 from turingvit_hf.curation.engines import EngineOptions
 from turingvit_hf.curation.runs import TooManyErrorsError, retry, run, score, status
 from turingvit_hf.curation.state import RunFolder
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 NUM_GOOD = 20

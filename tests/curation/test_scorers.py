@@ -11,7 +11,7 @@ from tests.curation import tiny_models
 from turingvit_hf.curation.models.scorers import TransformersScorer
 from turingvit_hf.curation.steps.embeddings import CUT_FOR_SCORER, EmbeddingStep
 from turingvit_hf.curation.text import entropy
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 SAVED = {

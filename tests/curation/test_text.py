@@ -21,7 +21,7 @@ from turingvit_hf.curation.text import (
     split_words,
     text_quality,
 )
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 RAW = "Samoyed - Dog Breeders Photo"

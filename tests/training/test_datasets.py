@@ -12,8 +12,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.datasets import FEATURES, load_pairs, split_pairs
-from turingvit_hf.training.errors import InputError
 
 
 def picture(number, size=(20, 12), mode="RGB"):

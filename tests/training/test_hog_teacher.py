@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import ResolutionRecipe, TeacherRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.hog_teacher import FLATNESS, NUM_ORIENTATIONS, NUM_VALUES, HogTeacher
 from turingvit_hf.training.teachers import load_teacher
 

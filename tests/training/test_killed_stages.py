@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from turingvit_hf.training.data.shapes import generate_shapes
+from turingvit_hf.data.shapes import generate_shapes
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint
 from turingvit_hf.training.pretraining import run_pretraining
 from turingvit_hf.training.recipes import load_recipe

@@ -17,9 +17,9 @@ from transformers import AutoImageProcessor, AutoModel, TrainerCallback, pipelin
 from typer.testing import CliRunner
 
 from turingvit_hf.cli import app
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.training import pretraining
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.pretraining import run_chain, run_pretraining
 from turingvit_hf.training.recipes import load_chain, load_recipe
 from turingvit_hf.training.stages.folder import is_finished

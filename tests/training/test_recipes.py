@@ -6,19 +6,19 @@ import dataclasses
 import pytest
 import yaml
 
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.yaml_files import dump_yaml, parse_yaml
 from turingvit_hf.training.arguments import (
     DataRecipe,
     EvaluationRecipe,
     ObjectiveRecipe,
     OptimizerRecipe,
     ResolutionRecipe,
-    SourceRecipe,
     StageRecipe,
 )
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import is_chain, load_chain, load_recipe, shipped_recipes
-from turingvit_hf.training.yaml_files import dump_yaml, parse_yaml
 
 
 STAGES = [name for name in shipped_recipes() if not is_chain(name)]

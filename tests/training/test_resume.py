@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from tests.training.tiny_run import FakeSteps, history, make_model, make_trainer, retrieval
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import DataRecipe, OptimizerRecipe, StageRecipe, TextRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop import ema
 from turingvit_hf.training.loop.checkpoints import PARTIAL, find_last_checkpoint, recipe_fingerprint
 

@@ -11,11 +11,12 @@ from PIL import Image
 from torch.testing import assert_close
 
 from tests.training.test_teachers import load, make_crops, make_pack, save_family
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
+from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
 from turingvit_hf.training.data.step_loader import StepLoader
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.teacher_cache import CachedTeacher
 
 

@@ -13,11 +13,11 @@ import transformers
 from PIL import Image
 from torch.testing import assert_close
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import ResolutionRecipe, TeacherRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.teachers import CHUNK, load_teacher
 
 

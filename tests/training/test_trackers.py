@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.loop import trackers
 from turingvit_hf.training.loop.trackers import tracker_faults
 from turingvit_hf.training.pretraining import run_pretraining

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from turingvit_hf.curation.embedding_table import EmbeddingTable, open_table
 from turingvit_hf.curation.steps.base import Batch, Step
-from turingvit_hf.training.arguments import STRICT
+from turingvit_hf.files.sections import STRICT
 
 
 Pool = Literal["all_candidates", "per_style", "one_per_image"]

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.stages.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.errors import InputError
 
 
 TOO_MANY_ERRORS = 3

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from turingvit_hf.curation.decisions import Thresholds
 from turingvit_hf.curation.prompts import STYLES
-from turingvit_hf.training.arguments import STRICT, Switch
+from turingvit_hf.files.sections import STRICT, Switch
 
 
 # a model: what kind it is, and the options of that kind, as `models/registry.py` has them

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from turingvit_hf.curation.config import CurationConfig, hash_of
-from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.yaml_files import dump_yaml, parse_yaml, read_yaml
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 
 COMMAND_LINE = "--set"

@@ -11,7 +11,7 @@ from turingvit_hf.curation.deduplication import Duplicate, PictureHashes, find_d
 from turingvit_hf.curation.shard_work import live_rows
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.curation.state import RunFolder
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 HASHES = ("sha256", "phash", "dhash", "color_grid")

@@ -17,7 +17,7 @@ from turingvit_hf.curation.report.pictures import draw_boxes, read_pictures
 from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.tables import written_file
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 @dataclass(frozen=True)

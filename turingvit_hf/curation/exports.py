@@ -20,9 +20,9 @@ from turingvit_hf.curation.rows import read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
 from turingvit_hf.curation.steps.decode import read_media
 from turingvit_hf.curation.tables import table_of, write_json, write_tables
-from turingvit_hf.training.data.media import decode_image
-from turingvit_hf.training.errors import BadRowError, InputError
-from turingvit_hf.training.output_folder import choose_folder, written_in_one_piece
+from turingvit_hf.data.media import decode_image
+from turingvit_hf.errors import BadRowError, InputError
+from turingvit_hf.files.output_folder import choose_folder, written_in_one_piece
 
 
 FORMATS = ("parquet", "webdataset")

@@ -10,8 +10,8 @@ from typing import Any
 
 from turingvit_hf.curation.config import SourceConfig
 from turingvit_hf.curation.tables import written_file
-from turingvit_hf.training.data.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.data.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from turingvit_hf.errors import InputError
 
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}

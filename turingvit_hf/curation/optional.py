@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 # what `pip install` calls a module

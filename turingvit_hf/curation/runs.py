@@ -16,7 +16,7 @@ from turingvit_hf.curation.shard_work import Task, has_retriable, is_current
 from turingvit_hf.curation.stages import Stage, enabled_stages
 from turingvit_hf.curation.state import RunFolder, begin
 from turingvit_hf.curation.whole_work import run_whole
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 # rows of a stage after which its share of errors is taken to mean something

@@ -20,7 +20,7 @@ from turingvit_hf.curation.shard_work import live_rows, vectors_file
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.text import AFFINE_SCALE, EntropyScale, percentile_scale, text_quality
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 # what the caption stage gives, and this stage copies to the row from its best candidate

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from turingvit_hf.curation.config import CurationConfig, SourceConfig
 from turingvit_hf.curation.listing import list_folder
 from turingvit_hf.curation.rows import OpenSource, is_parquet, open_curated, recipe_of, repeated_keys
-from turingvit_hf.training.data.rows import TarRows
-from turingvit_hf.training.data.sources import open_source
-from turingvit_hf.training.data.streams import RowStream
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.data.rows import TarRows
+from turingvit_hf.data.sources import open_source
+from turingvit_hf.data.streams import RowStream
+from turingvit_hf.errors import InputError
 
 
 @dataclass(frozen=True)

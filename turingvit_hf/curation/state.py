@@ -25,8 +25,8 @@ from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import config_from_dict, dump_config
 from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
-from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.yaml_files import read_yaml
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.yaml_files import read_yaml
 
 
 MARKER = "run.json"

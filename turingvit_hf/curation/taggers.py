@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 from turingvit_hf.curation.optional import require
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 Part = Literal["noun", "pronoun", "verb", "adjective", "adverb", "determiner", "number", "other"]

@@ -14,7 +14,7 @@ from turingvit_hf.curation.outcomes import DROPPED, KEPT
 from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.selection import better_shares, is_eligible, rank_candidates
 from turingvit_hf.curation.state import RunFolder
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 # examples of each change that are named

@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
+from turingvit_hf.files.whole_folder import check_free, written_whole
 from turingvit_hf.integrations.swap_checks import (
     changed_config,
     check_context,
@@ -27,7 +28,6 @@ from turingvit_hf.integrations.swap_checks import (
 from turingvit_hf.integrations.vlm_families import llava, qwen, squares
 from turingvit_hf.integrations.vlm_families.adapter import SwapRequest, TowerAdapter, bare_copy
 from turingvit_hf.integrations.vlm_families.registry import adapter_for, known_families, register_adapter
-from turingvit_hf.integrations.whole_folder import check_free, written_whole
 from turingvit_hf.modeling.configuration_reduced import REDUCTIONS
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor

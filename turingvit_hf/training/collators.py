@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from turingvit_hf.data.draws import seed_of
 from turingvit_hf.processing.batching import pack
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.data.draws import seed_of
 from turingvit_hf.training.data.samples import Sample
 from turingvit_hf.training.masking import block_mask
 

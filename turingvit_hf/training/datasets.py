@@ -17,14 +17,13 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from turingvit_hf.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from turingvit_hf.data.shapes import generate_shapes
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.pixels import to_pixels
-from turingvit_hf.training.data.shapes import generate_shapes
 from turingvit_hf.training.data.stamps import fetch_stamps, iterate_stamps
-from turingvit_hf.training.errors import InputError
 
 
-IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp")
-CAPTION_COLUMNS = ("caption", "text", "captions", "sentence", "description", "label", "txt")
 FEATURES = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
 
 # what Pillow raises for files that are no pictures, are cut off, or claim absurd sizes

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from turingvit_hf.training.data.draws import seed_of
+from turingvit_hf.data.draws import seed_of
 from turingvit_hf.training.distributed import rank
 from turingvit_hf.training.gradient_cache import generators_kept
 

@@ -14,6 +14,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.output_folder import written_in_one_piece
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
@@ -21,11 +23,9 @@ from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.captions import iterate_captions
 from turingvit_hf.training.data.step_loader import StepLoader
 from turingvit_hf.training.distributed import barrier, rank
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint, recipe_fingerprint
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistillationObjective
-from turingvit_hf.training.output_folder import written_in_one_piece
 from turingvit_hf.training.recipe_checks import training_values
 from turingvit_hf.training.recipes import ChainRecipe
 from turingvit_hf.training.stages.checks import (

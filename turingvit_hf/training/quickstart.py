@@ -24,7 +24,9 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 import turingvit_hf
+from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation.retrieval import embed_pairs, retrieval_metrics
+from turingvit_hf.files.output_folder import choose_folder, written_in_one_piece
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig, initial_logit_bias
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
@@ -36,9 +38,7 @@ from turingvit_hf.training.demo.demonstration import Answer, ask_zero_shot, chec
 from turingvit_hf.training.demo.progress import TimeBudgetProgress
 from turingvit_hf.training.demo.threads import FastestThreads, one_thread
 from turingvit_hf.training.demo.timebox import TimeBudget, TimeBudgetCallback, time_based_schedule
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.objectives import ContrastiveObjective
-from turingvit_hf.training.output_folder import choose_folder, written_in_one_piece
 from turingvit_hf.training.text import small_text_config, train_tokenizer
 from turingvit_hf.training.trainer import TuringViTTrainer
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.yaml_files import parse_yaml, read_yaml
 from turingvit_hf.training.arguments import StageRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.recipe_checks import (
     check_model,
     check_sections,
@@ -28,7 +29,6 @@ from turingvit_hf.training.recipe_checks import (
     did_you_mean,
     without_nulls,
 )
-from turingvit_hf.training.yaml_files import parse_yaml, read_yaml
 
 
 SHIPPED = Path(__file__).with_name("recipes")

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import TeacherRecipe
-from turingvit_hf.training.errors import InputError
 
 
 TIMM_PREFIX = "timm/"

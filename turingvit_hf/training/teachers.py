@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.batching import scale_and_shift
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.pixels import resize_pixels, write_normalized
 from turingvit_hf.training.arguments import ResolutionRecipe, TeacherRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.hog_teacher import HogTeacher
 from turingvit_hf.training.teacher_cache import CachedTeacher, weights_digest
 from turingvit_hf.training.teacher_networks import (

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import OptimizerRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.callbacks import StepCallback
 from turingvit_hf.training.loop.checkpoints import (
     FINGERPRINT,

@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""Videos become clips with measurements, captions and marks; what is broken is a fault or an error of its row alone."""
+"""Videos become clips with measurements, captions and marks; what is broken is a fault of its row alone."""
 
 import json
 

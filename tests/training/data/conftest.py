@@ -5,8 +5,8 @@ import pytest
 
 from tests.training.data.step_cases import FORMS
 from tests.training.data_files import NUM_PICTURES, caption, write
+from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import SourceRecipe
 from turingvit_hf.training.collators import ImageTextPackCollator
 from turingvit_hf.training.text import train_tokenizer
 

@@ -8,11 +8,11 @@ import pytest
 
 from tests.training.data.step_cases import FORMS, assert_equal, recipe, steps_of
 from tests.training.data_files import encoded, picture, write
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import SourceRecipe
 from turingvit_hf.training.collators import ImageTextPackCollator
 from turingvit_hf.training.data.step_loader import StepLoader
-from turingvit_hf.training.errors import InputError
 
 
 def bad_rows(folder, good=40):

@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 from tests.training.data_files import encoded, picture
+from turingvit_hf.data.media import MAX_PIXELS, decode_image, image_size
+from turingvit_hf.data.rows import TableRows
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import Source
+from turingvit_hf.errors import BadRowError
 from turingvit_hf.processing.geometry import unpatchify
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe, SourceRecipe
+from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator, pack_samples
-from turingvit_hf.training.data.media import MAX_PIXELS, decode_image, image_size
-from turingvit_hf.training.data.rows import TableRows
 from turingvit_hf.training.data.samples import SampleMaker
-from turingvit_hf.training.data.sources import Source
-from turingvit_hf.training.errors import BadRowError
 
 
 def source_of(columns=None, **options):

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.data import stamps
 from turingvit_hf.training.data.stamps import STAMPS_FOLDER, cache_folder, fetch_stamps, iterate_stamps
-from turingvit_hf.training.errors import InputError
 
 
 def make_stamps(folder):

@@ -16,11 +16,12 @@ from PIL import Image
 
 from tests.training.data.step_cases import FORMS, assert_equal, recipe, steps_of
 from tests.training.data_files import NUM_PICTURES, caption, write, write_videos
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import ResolutionRecipe, SourceRecipe
+from turingvit_hf.training.arguments import ResolutionRecipe
 from turingvit_hf.training.collators import MaskedImagePackCollator
 from turingvit_hf.training.data.step_loader import StepLoader
-from turingvit_hf.training.errors import InputError
 
 
 def test_a_pack_has_what_the_model_takes(sources, collate, tokenizer):

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.optimization import Adafactor
 
 from tests.training.tiny_run import history, make_model, make_pack, make_trainer
+from turingvit_hf.errors import InputError
 from turingvit_hf.kernels.linear_attention import use_linear_attention_backend
 from turingvit_hf.training.arguments import OptimizerRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.ema import WeightAverage
 from turingvit_hf.training.loop.flops import PEAK_BFLOAT16, TrainingFlops, peak_flops
 from turingvit_hf.training.loop.optimizer import learning_rate_factors, scale_learning_rates

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from turingvit_hf.cli import app
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.pretraining import run_pretraining
 from turingvit_hf.training.recipes import load_recipe
 from turingvit_hf.training.stages.checks import find_faults, find_warnings, is_meant_locally

@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.recipes import load_recipe
 from turingvit_hf.training.stages.models import (
     find_start,

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.training.vlm.answers import ChatRenderer
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.chat_template import chat_template

@@ -14,7 +14,7 @@ from transformers import PaliGemmaProcessor, TrainingArguments
 from tests.training.vlm.families import FAMILIES, make_family
 from tests.training.vlm.test_chat_data import trained_texts
 from tests.training.vlm.test_stages import KillAfter, KilledError, logits, weights
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.chat_template import prefix_template
 from turingvit_hf.training.vlm.parts import find_parts

@@ -15,7 +15,7 @@ from transformers import (
 
 from tests.training.vlm.test_families import EVERY_FAMILY, make_batch, make_trainer
 from tests.training.vlm.test_stages import PROJECTOR, TOWER, logits
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.stages import VlmStage, make_vlm_trainer, prepare_stage
 

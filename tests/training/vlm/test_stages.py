@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, TrainerCallback, TrainingArguments
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.parts import VlmParts, find_parts
 from turingvit_hf.training.vlm.stages import VlmStage, linear_pattern, make_vlm_trainer, prepare_stage

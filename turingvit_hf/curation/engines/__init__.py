@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
 from turingvit_hf.curation.shard_work import Task
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 NAMES = ("local", "ray")

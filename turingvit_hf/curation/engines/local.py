@@ -14,7 +14,7 @@ from typing import Any, Self
 from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
 from turingvit_hf.curation.engines import EngineOptions, contrast_job
 from turingvit_hf.curation.shard_work import Task, run_task
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 class LocalEngine:

@@ -13,7 +13,7 @@ from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
 from turingvit_hf.curation.engines import EngineOptions, contrast_job
 from turingvit_hf.curation.optional import require
 from turingvit_hf.curation.shard_work import Task, run_task
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 class ShardActor:

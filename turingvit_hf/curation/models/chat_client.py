@@ -14,7 +14,7 @@ from turingvit_hf.curation.models.pacing import Pace
 from turingvit_hf.curation.models.pictures import to_data_url
 from turingvit_hf.curation.models.requests import BadResponseError, failure_of, retry_after_of
 from turingvit_hf.curation.optional import require
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 MAX_PIXELS = 1024 * 1024

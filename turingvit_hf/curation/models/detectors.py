@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from turingvit_hf.curation.models.loading import load, move, pick_device
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 class Box(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 def load(auto_class: Any, model: str, revision: str | None, **options: Any) -> Any:

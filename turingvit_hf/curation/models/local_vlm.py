@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from turingvit_hf.curation.models.answers import Answer, Question
 from turingvit_hf.curation.models.loading import load, move, pick_device
 from turingvit_hf.curation.models.pictures import shrink
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 class LocalVLM:

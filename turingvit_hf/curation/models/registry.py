@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 # entry points of plug-ins, by role

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor
 
 from turingvit_hf.curation.models.loading import load, move, pick_device
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.errors import InputError
 
 
 # a tokenizer that knows no limit says something like 1e30

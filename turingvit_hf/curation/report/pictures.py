@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 
 from turingvit_hf.curation.rows import read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
+from turingvit_hf.data.media import decode_image
+from turingvit_hf.errors import BadRowError
 from turingvit_hf.processing.video_files import ClipError, read_frames
-from turingvit_hf.training.data.media import decode_image
-from turingvit_hf.training.errors import BadRowError
 
 
 SIDE = 168

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from turingvit_hf.curation.steps.base import Batch, Step
-from turingvit_hf.training.data.media import decode_image, image_size
-from turingvit_hf.training.errors import BadRowError
+from turingvit_hf.data.media import decode_image, image_size
+from turingvit_hf.errors import BadRowError
 
 
 class DecodeImages(Step):

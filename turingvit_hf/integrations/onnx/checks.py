@@ -144,7 +144,7 @@ def compare(path: Path, graph: Graph, reference: torch.nn.Module, grids: Sequenc
             expected = reference(*inputs.values())
         found = session.run(list(graph.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
         for name, actual, exact in zip(graph.outputs, found, expected, strict=True):
-            checks.append(Check(words, name, *_distance(actual, exact.numpy())))
+            checks.append(Check(words, name, *_distance(np.asarray(actual), exact.numpy())))
     return checks
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from turingvit_hf import __version__
+from turingvit_hf.files.whole_folder import check_free, written_whole
 from turingvit_hf.integrations.onnx.checks import (
     GRIDS,
     LIMITS,
@@ -31,7 +32,6 @@ from turingvit_hf.integrations.onnx.checks import (
 )
 from turingvit_hf.integrations.onnx.graphs import Graph, graphs_of
 from turingvit_hf.integrations.onnx.tensorrt import write_build_script
-from turingvit_hf.integrations.whole_folder import check_free, written_whole
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 
 

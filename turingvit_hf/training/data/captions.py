@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from turingvit_hf.training.arguments import SourceRecipe
-from turingvit_hf.training.data.sources import Source, iterate_rows, open_source
-from turingvit_hf.training.errors import BadRowError
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import Source, iterate_rows, open_source
+from turingvit_hf.errors import BadRowError
 
 
 END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter three: Chinese and Japanese

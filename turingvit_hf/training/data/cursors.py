@@ -5,10 +5,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from turingvit_hf.training.data.draws import draws, permuted, seed_of
-from turingvit_hf.training.data.rows import Rows
-from turingvit_hf.training.data.streams import Position, RowStream
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.data.draws import draws, permuted, seed_of
+from turingvit_hf.data.rows import Rows
+from turingvit_hf.data.streams import Position, RowStream
+from turingvit_hf.errors import BadRowError, InputError
 
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from turingvit_hf.data.draws import draws, seed_of
+from turingvit_hf.data.sources import Source, count_rows
+from turingvit_hf.data.streams import RowStream
+from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import DataRecipe
 from turingvit_hf.training.data.cursors import Cursor, Read, Ref, RowsCursor, Share, StreamCursor
-from turingvit_hf.training.data.draws import draws, seed_of
 from turingvit_hf.training.data.samples import Plan, Sample, SampleMaker
-from turingvit_hf.training.data.sources import Source, count_rows
-from turingvit_hf.training.data.streams import RowStream
 from turingvit_hf.training.data.token_packs import TokenPool
-from turingvit_hf.training.errors import BadRowError, InputError
 
 
 # rows after which the share of bad ones counts

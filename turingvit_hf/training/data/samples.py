@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from turingvit_hf.data.draws import draws, seed_of
+from turingvit_hf.data.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import Source, iterate_rows, open_source
+from turingvit_hf.errors import BadRowError
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.processing.pixels import resize_pixels
-from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
+from turingvit_hf.training.arguments import DataRecipe
 from turingvit_hf.training.data.captions import choose_caption
 from turingvit_hf.training.data.clips import ClipError, read_clip
 from turingvit_hf.training.data.crops import Box, cut, draw_box, is_reduced, is_turned, reduced
-from turingvit_hf.training.data.draws import draws, seed_of
 from turingvit_hf.training.data.fitting import least_patches, smaller_grid
-from turingvit_hf.training.data.media import DRAFT_MARGIN, Media, decode_image, find_media, image_size
-from turingvit_hf.training.data.sources import Source, iterate_rows, open_source
-from turingvit_hf.training.errors import BadRowError
 
 
 BICUBIC = 3

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 PACKAGE = "tuxpaint-stamps-default"

@@ -17,14 +17,14 @@ import fsspec.asyn
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from turingvit_hf.data.draws import draws, seed_of
+from turingvit_hf.data.sources import Source, count_rows, open_source
+from turingvit_hf.data.streams import RowStream
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import DataRecipe
 from turingvit_hf.training.data.cursors import Share
-from turingvit_hf.training.data.draws import draws, seed_of
 from turingvit_hf.training.data.readers import Collate, PackReader
 from turingvit_hf.training.data.samples import max_patches_of
-from turingvit_hf.training.data.sources import Source, count_rows, open_source
-from turingvit_hf.training.data.streams import RowStream
-from turingvit_hf.training.errors import InputError
 
 
 KINDS = ("image", "video")

@@ -19,9 +19,9 @@ from transformers import (
     pipeline,
 )
 
+from turingvit_hf.data.shapes import alternatives
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
-from turingvit_hf.training.data.shapes import alternatives
 from turingvit_hf.training.text import NUM_BYTES, NUM_SPECIAL_TOKENS
 
 

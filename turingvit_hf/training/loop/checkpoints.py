@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.distributed import barrier
-from turingvit_hf.training.errors import InputError
 
 
 PARTIAL = ".checkpoint-partial"

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.loop.sharding import local_part, part_like, plain_name, reshard, whole
 
 

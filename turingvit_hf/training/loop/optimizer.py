@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.training.arguments import OptimizerRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.sharding import local_part, plain_name
 
 

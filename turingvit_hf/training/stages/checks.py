@@ -9,17 +9,18 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
-from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
-from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
-from turingvit_hf.training.data.sources import (
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import (
     GLOB_CHARACTERS,
     JSON_LINES_SUFFIXES,
     PARQUET_SUFFIXES,
     TAR_SUFFIXES,
 )
+from turingvit_hf.errors import InputError
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
+from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
+from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.step_loader import check_packs
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.trackers import tracker_faults
 from turingvit_hf.training.recipe_checks import check_sections
 from turingvit_hf.training.stages.folder import is_finished

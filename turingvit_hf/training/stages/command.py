@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from turingvit_hf.training.stages.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
 
 
 # sysexits.h, EX_TEMPFAIL: not finished, try again

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.errors import InputError
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
+from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.collators import ImageTextPackCollator, MaskedImagePackCollator, tokenize
 from turingvit_hf.training.data.samples import Sample, iterate_samples
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.evaluations import (
     ClassificationEvaluation,
     Evaluation,

@@ -28,13 +28,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import turingvit_hf
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.yaml_files import dump_yaml
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
 from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageModeling
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.processing.processing_turingvit import TuringViTProcessor
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.distributed import barrier
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.loop.checkpoints import (
     PARTIAL,
     differing_keys,
@@ -42,7 +43,6 @@ from turingvit_hf.training.loop.checkpoints import (
     recipe_fingerprint,
 )
 from turingvit_hf.training.recipes import load_recipe
-from turingvit_hf.training.yaml_files import dump_yaml
 
 
 RECIPE, ENVIRONMENT, REPORT, CHAIN = "recipe.yaml", "environment.json", "report.json", "chain.json"

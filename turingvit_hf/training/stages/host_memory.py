@@ -3,10 +3,10 @@
 
 from dataclasses import dataclass
 
+from turingvit_hf.data.sources import is_streamed
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.samples import max_patches_of
-from turingvit_hf.training.data.sources import is_streamed
 
 
 # of an encoded row, where nothing is known: a web picture of half a megapixel, a clip of ten seconds

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.dual_encoder_parts import load_tower
@@ -24,7 +25,6 @@ from turingvit_hf.modeling.modeling_masked_image import TuringViTForMaskedImageM
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
 from turingvit_hf.training.arguments import StageRecipe, TextRecipe
-from turingvit_hf.training.errors import InputError
 from turingvit_hf.training.text import small_text_config
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.files.yaml_files import dump_yaml
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
-from turingvit_hf.training.arguments import SourceRecipe, StageRecipe
+from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.samples import max_patches_of
 from turingvit_hf.training.loop.checkpoints import find_last_checkpoint
 from turingvit_hf.training.stages.checks import (
@@ -21,7 +23,6 @@ from turingvit_hf.training.stages.checks import (
 )
 from turingvit_hf.training.stages.folder import is_finished, is_untrained
 from turingvit_hf.training.stages.host_memory import CLIP_BYTES, IMAGE_BYTES, estimate_host_memory
-from turingvit_hf.training.yaml_files import dump_yaml
 
 
 # of float32 weights, their gradients and AdamW's two moments

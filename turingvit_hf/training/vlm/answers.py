@@ -10,7 +10,7 @@ import jinja2
 from transformers import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.training.vlm.token_counts import Size, num_tokens_with_images
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Idefics3Processor, InternVLProcessor, PaliGemmaProcessor, ProcessorMixin
 
-from turingvit_hf.training.data.media import Media, decode_image, image_size
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.data.media import Media, decode_image, image_size
+from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.training.vlm.answers import Span, token_labels
 from turingvit_hf.training.vlm.conversations import NO_IMAGE, parse_conversation
 from turingvit_hf.training.vlm.prefix_suffix import PrefixSuffixRenderer, make_renderer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turingvit_hf.training.data.media import Media, find_media
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.data.media import Media, find_media
+from turingvit_hf.errors import BadRowError, InputError
 
 
 # what stands for an image in a text, whatever the VLM's own image token is

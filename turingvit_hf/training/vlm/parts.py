@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
-from turingvit_hf.training.errors import InputError
 
 
 @dataclass(frozen=True)

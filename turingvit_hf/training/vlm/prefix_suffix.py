@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PaliGemmaProcessor, ProcessorMixin
 
-from turingvit_hf.training.errors import BadRowError
+from turingvit_hf.errors import BadRowError
 from turingvit_hf.training.vlm.answers import ChatRenderer, Span
 from turingvit_hf.training.vlm.conversations import NO_IMAGE
 from turingvit_hf.training.vlm.token_counts import Size

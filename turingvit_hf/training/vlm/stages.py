@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.parts import VlmParts, find_parts
 

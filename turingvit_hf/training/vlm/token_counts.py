@@ -14,7 +14,7 @@ from transformers import (
     SmolVLMProcessor,
 )
 
-from turingvit_hf.training.errors import InputError
+from turingvit_hf.errors import InputError
 
 
 Size = tuple[int, int]

@@ -3,8 +3,8 @@
 
 import pytest
 
-from turingvit_hf.training.errors import InputError
-from turingvit_hf.training.output_folder import choose_folder, written_in_one_piece
+from turingvit_hf.errors import InputError
+from turingvit_hf.files.output_folder import choose_folder, written_in_one_piece
 
 
 def choose(out, overwrite=False):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turingvit_hf.training.data.draws import draws, permuted, seed_of
+from turingvit_hf.data.draws import draws, permuted, seed_of
 
 
 @given(size=st.integers(1, 500), key=st.integers(0, 2**63 - 1))

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from turingvit_hf.training.data.shapes import (
+from turingvit_hf.data.shapes import (
     BACKGROUNDS,
     COLORS,
     MAX_SIDE,

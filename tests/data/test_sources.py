@@ -9,13 +9,14 @@ import datasets
 import pytest
 
 from tests.training.data_files import FORMS, NUM_PICTURES, add_to_tar, caption, encoded, picture, write
-from turingvit_hf.training.arguments import DataRecipe, SourceRecipe
-from turingvit_hf.training.data import rows
+from turingvit_hf.data import rows
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import open_source
+from turingvit_hf.data.streams import Position, RowStream
+from turingvit_hf.errors import InputError
+from turingvit_hf.training.arguments import DataRecipe
 from turingvit_hf.training.data.captions import iterate_captions
 from turingvit_hf.training.data.samples import iterate_samples
-from turingvit_hf.training.data.sources import open_source
-from turingvit_hf.training.data.streams import Position, RowStream
-from turingvit_hf.training.errors import InputError
 
 
 def captions_of(recipe):

@@ -1,0 +1,55 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""How commands speak: log lines on standard output, no noise from libraries, one line where the input is at fault."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from turingvit_hf.errors import InputError
+
+
+@contextmanager
+def log_lines(level: int = logging.INFO) -> Iterator[None]:
+    """Shows what the package logs as plain lines on standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("turingvit_hf")
+    package.addHandler(handler)
+    package.setLevel(level)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps the progress bars and reports of other libraries out of ours."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # It misses an optional package as soon as it is imported, which peft does where it is installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+        datasets.enable_progress_bars()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends with exit code 1 and one line where the input is at fault; a fault of the program keeps its traceback."""
+    try:
+        yield
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
