@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from turingvit_hf.training.arguments import STRICT
+from turingvit_hf.files.sections import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

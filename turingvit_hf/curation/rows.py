@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from turingvit_hf.curation.config import SourceConfig
-from turingvit_hf.training.arguments import SourceRecipe
-from turingvit_hf.training.data.media import find_media
-from turingvit_hf.training.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
-from turingvit_hf.training.data.sources import MEDIA_COLUMNS, open_source
-from turingvit_hf.training.data.streams import RowStream
-from turingvit_hf.training.datasets import CAPTION_COLUMNS
-from turingvit_hf.training.errors import BadRowError, InputError
+from turingvit_hf.data.columns import CAPTION_COLUMNS
+from turingvit_hf.data.media import find_media
+from turingvit_hf.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import MEDIA_COLUMNS, open_source
+from turingvit_hf.data.streams import RowStream
+from turingvit_hf.errors import BadRowError, InputError
 
 
 LICENSE_COLUMNS = ("license", "licence")
