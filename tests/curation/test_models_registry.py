@@ -6,8 +6,9 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from turingvit_hf.curation.journal import Journal
 from turingvit_hf.curation.models import registry
-from turingvit_hf.curation.models.answers import Answer
+from turingvit_hf.curation.models.answers import Answer, Question, ask
 from turingvit_hf.curation.models.chat_client import EndpointChat
 from turingvit_hf.curation.models.detectors import TransformersDetector
 from turingvit_hf.curation.models.local_vlm import LocalVLM
@@ -77,11 +78,20 @@ def test_a_plugin_captions():
     assert values == ["a dog on a boat", "mine", "7"]
 
 
+def test_a_plugin_that_leaves_questions_open_is_named():
+    class Silent(Fixed):
+        def answer(self, questions, done):
+            done(0, Answer("a dog", "stop"))
+
+    with pytest.raises(InputError, match="the model 'mine' answered 1 of 2 questions"):
+        ask(Silent("mine"), [Question("a"), Question("b")], Journal())
+
+
 @pytest.mark.parametrize(
     ("role", "spec", "text"),
     [
         ("captioner", {"kind": "endpoint", "model": "m"}, "needs the option 'base_url'"),
-        ("captioner", {**ADDRESS, "concurency": 3}, "has no option 'concurency'; it has model, base_url, name"),
+        ("captioner", {**ADDRESS, "workers": 3}, "has no option 'workers'; it has model, base_url, name"),
         ("scorer", {"kind": "nothing", "model": "m"}, "no scorer 'nothing'; there are transformers"),
         ("scorer", {"kind": "no.such.module:Scorer"}, "cannot be imported"),
         ("scorer", {"kind": "json:Scorer"}, "cannot be imported"),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from turingvit_hf.curation.journal import Journal, call_key
 from turingvit_hf.curation.prompts import correction_prompt
+from turingvit_hf.errors import InputError
 
 
 # how models decline; a caption starts with none of these
@@ -110,6 +111,7 @@ class ChatModel(Protocol):
             InputError: the fault is not one question's: a model that does not exist, a key that is refused, an
                 endpoint that is down for good.
         """
+        ...
 
 
 def ask(model: ChatModel, questions: Sequence[Question], journal: Journal) -> list[Answer]:
@@ -217,9 +219,11 @@ def _ask_round(
 ) -> None:
     """Puts the answers of these questions into `answers`, on top of those of an earlier round."""
     keys = list(questions)
+    called = set()
 
     def done(index: int, answer: Answer) -> None:
         key = keys[index]
+        called.add(key)
         answer = read_answer(answer, questions[key])
         if key in answers:
             answer = _on_top_of(answers[key], answer)
@@ -229,6 +233,8 @@ def _ask_round(
 
     if keys:
         model.answer([questions[key] for key in keys], done)
+        if not called.issuperset(keys):
+            raise InputError(f"the model {model.name!r} answered {len(called)} of {len(keys)} questions")
 
 
 def _on_top_of(first: Answer, second: Answer) -> Answer:

@@ -5,13 +5,12 @@ import asyncio
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from turingvit_hf.curation.models.answers import Answer, Failure, Question
 from turingvit_hf.curation.models.pacing import Pace
-from turingvit_hf.curation.models.pictures import to_data_url
+from turingvit_hf.curation.models.pictures import DataUrls
 from turingvit_hf.curation.models.requests import BadResponseError, failure_of, retry_after_of
 from turingvit_hf.curation.optional import require
 from turingvit_hf.errors import InputError
@@ -135,7 +134,7 @@ class EndpointChat:
         async with openai.AsyncOpenAI(
             base_url=self.base_url, api_key=key, timeout=self._timeout, max_retries=0
         ) as client:
-            urls = _DataUrls(questions, self.parameters["max_pixels"], self.parameters["jpeg_quality"])
+            urls = DataUrls(questions, self.parameters["max_pixels"], self.parameters["jpeg_quality"])
             numbered = iter(enumerate(questions))  # the workers take turns on it
 
             async def work() -> None:
@@ -275,30 +274,6 @@ class EndpointChat:
         for name in ("_request_pace", "_token_pace"):
             state[name] = Pace(state[name].per_minute)
         return state
-
-
-class _DataUrls:
-    """The images of a batch as JPEGs, each made when the first question about it comes, and let go after the last."""
-
-    def __init__(self, questions: Sequence[Question], max_pixels: int, quality: int):
-        self._options = {"max_pixels": max_pixels, "quality": quality}
-        self._num_open = Counter(id(image) for question in questions for image in question.images)
-        self._made: dict[int, asyncio.Task[str]] = {}
-
-    async def of(self, question: Question) -> list[str]:
-        """Return the URLs of the question's images."""
-        for image in question.images:
-            if id(image) not in self._made:
-                making = asyncio.to_thread(to_data_url, image, **self._options)
-                self._made[id(image)] = asyncio.create_task(making)
-        return [await self._made[id(image)] for image in question.images]
-
-    def release(self, question: Question) -> None:
-        """Take note that a question needs its images no more."""
-        for image in question.images:
-            self._num_open[id(image)] -= 1
-            if not self._num_open[id(image)]:
-                del self._made[id(image)]
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

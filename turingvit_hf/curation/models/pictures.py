@@ -1,12 +1,17 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures as models behind an endpoint get them: made small here, since decoding is the servers' bottleneck."""
 
+import asyncio
 import base64
 import io
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+
+from turingvit_hf.curation.models.answers import Question
 
 
 def shrink(image: np.ndarray, max_pixels: float) -> Image.Image:
@@ -37,3 +42,33 @@ def to_data_url(image: np.ndarray, *, max_pixels: int, quality: int) -> str:
     file = io.BytesIO()
     shrink(image, max_pixels).save(file, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+class DataUrls:
+    """The images of a batch as JPEGs, each made when the first question about it comes, and let go after the last.
+
+    Args:
+        questions: of the batch.
+        max_pixels: see `shrink`.
+        quality: of the JPEGs.
+    """
+
+    def __init__(self, questions: Sequence[Question], max_pixels: int, quality: int):
+        self._options = {"max_pixels": max_pixels, "quality": quality}
+        self._num_open = Counter(id(image) for question in questions for image in question.images)
+        self._made: dict[int, asyncio.Task[str]] = {}
+
+    async def of(self, question: Question) -> list[str]:
+        """Return the URLs of the question's images."""
+        for image in question.images:
+            if id(image) not in self._made:
+                making = asyncio.to_thread(to_data_url, image, **self._options)
+                self._made[id(image)] = asyncio.create_task(making)
+        return [await self._made[id(image)] for image in question.images]
+
+    def release(self, question: Question) -> None:
+        """Take note that a question needs its images no more."""
+        for image in question.images:
+            self._num_open[id(image)] -= 1
+            if not self._num_open[id(image)]:
+                del self._made[id(image)]
