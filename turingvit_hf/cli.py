@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.curation.command import app as curate
 from turingvit_hf.training.stages.command import pretrain
 
 
@@ -77,6 +78,7 @@ app.command(
     short_help="Pretrain a tower, one stage or several, by a recipe.",
     epilog="Example: turingvit pretrain --recipe tiny/stage2 --set training.max_steps=200 --out stage2",
 )(pretrain)
+app.add_typer(curate, name="curate", short_help="Curate image-text and video-text data.")
 
 
 @app.command(

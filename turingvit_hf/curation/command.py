@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.curation.report_commands import explain, report, tune
 from turingvit_hf.errors import InputError
 
 
@@ -243,6 +244,19 @@ def export(
         done = do_export(out, target, form=form, rows_per_file=rows_per_file, overwrite=overwrite)
         lost = f"; {done.num_lost:,} could not be read any more, see export.json" if done.num_lost else ""
         typer.echo(f"{done.num_rows:,} rows in {done.folder}{lost}")
+
+
+app.command(short_help="Write a page that shows what a run did.", epilog="Example: turingvit curate report my-run")(
+    report
+)
+app.command(
+    short_help="Show what other thresholds would keep.",
+    epilog="Example: turingvit curate tune my-run --set quality.min_side=128 --set score.top_fraction=0.3",
+)(tune)
+app.command(
+    short_help="Show all that is known of a sample.",
+    epilog="Example: turingvit curate explain my-run a6c77e53 --figure sample.png",
+)(explain)
 
 
 @contextmanager

@@ -2,23 +2,33 @@
 """Other thresholds on the values that a run has stored: what would change, without measuring anything anew."""
 
 import dataclasses
+import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
 from turingvit_hf.curation.config_files import config_from_dict
-from turingvit_hf.curation.decisions import Thresholds
-from turingvit_hf.curation.outcomes import DROPPED, KEPT
+from turingvit_hf.curation.decisions import Thresholds, threshold_names
+from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
 from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.selection import better_shares, is_eligible, rank_candidates
-from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.stages import enabled_stages
+from turingvit_hf.curation.state import RunFolder, begin
 from turingvit_hf.errors import InputError
 
 
 # examples of each change that are named
 NUM_EXAMPLES = 5
+# thresholds that stored values depend on
+OF_A_RUN = ("duplicates.", "captions.max_words", "captions.min_noun_ratio", "captions.noun_denominator")
+# stages that no other stage has rows from that they drop
+LATE = ("score", "ground")
 
 
 @dataclass
@@ -32,8 +42,9 @@ class Tuning:
         reasons: rows dropped by (stage, reason), before and after.
         crossed: rows whose status changes, by (from, to), and some of their ids.
         chosen_anew: rows whose best caption changes.
-        unmeasured: rows that would be kept but were not followed any further when they were dropped, so that a run
-            has to caption and score them.
+        unmeasured: rows that would be kept as far as they were followed; a run has to take them through the stages
+            after the one that dropped them.
+        freed: rows that are duplicates of rows that would be dropped before; a run keeps the best of what is left.
     """
 
     thresholds: Thresholds
@@ -45,15 +56,20 @@ class Tuning:
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     chosen_anew: int = 0
     unmeasured: int = 0
+    freed: int = 0
 
 
 def tune(path: str | Path, values: Mapping[str, Any]) -> Tuning:
-    """Return what a run would keep under other thresholds, from what it has stored, in one or two passes over it.
+    """Return what a run would keep under other thresholds, from what it has stored, in two passes over it.
+
+    Thresholds of verdicts, scores, boxes, clips and judges give what a run with them gives. Those of quality change
+    which rows duplicates and captions are compared with, which is what a run does anew: rows for which that matters
+    are counted as `unmeasured` and `freed`, and ambiguities stay as they are stored.
 
     Args:
         path: the run folder.
         values: new thresholds by `section.name`, such as `{"quality.min_side": 128, "score.top_fraction": 0.3}`;
-            None switches one off. Those of `duplicates` decide what is measured, so a run has to apply them.
+            None switches one off. Those in `OF_A_RUN` decide what is measured and asked, so that a run has to.
 
     Raises:
         InputError: it is no run folder, or there is no such threshold, or a value is not allowed.
@@ -68,30 +84,79 @@ def tune(path: str | Path, values: Mapping[str, Any]) -> Tuning:
         if value != before[section][name]
     ]
     result = Tuning(new, changes)
-    shares = _shares(run, new)
+    shares, gone = _look_over(run, new)
+    last = enabled_stages(run.config)[-1].name
     for row in run.iterate_rows():
-        _compare(result, row, _chosen_anew(row, new, shares), (old, new))
+        anew = _chosen_anew(row, new, shares)
+        before, after = judge_row(row, old), judge_row(anew, new)
+        _count(result, row["sample_id"], before, after)
+        if row.get("best") is not None and anew.get("best") is not None and row["best"] != anew["best"]:
+            result.chosen_anew += 1
+        if (before.status, after.status) == (DROPPED, KEPT) and last not in row["stages"]:
+            result.unmeasured += 1
+        if row.get("dup_of") in gone and after.drop is not None and "duplicate" in after.drop.reason:
+            result.freed += 1
     return result
+
+
+def as_table(tuning: Tuning) -> Group:
+    """Return the tuning for a terminal, as rich's renderables."""
+    rows = Table("", "before", "after", "", box=None, pad_edge=False)
+    for name, before, after in tuning.changes:
+        rows.add_row(Text(name), Text(str(before)), Text(str(after)), "")
+    if not tuning.changes:
+        return Group(Text("these are the thresholds of the run already"))
+    rows.add_section()
+    for status in (KEPT, DROPPED, ERROR):
+        rows.add_row(status, *_counts(tuning.before[status], tuning.after[status]))
+    for (stage, reason), (before, after) in sorted(tuning.reasons.items(), key=lambda item: -max(item[1])):
+        rows.add_row(Text(f"  {stage}: {reason}", "dim"), *_counts(before, after))
+    parts: list[Any] = [rows]
+    for kind, count in tuning.crossed.items():
+        more = ", ..." if count > len(tuning.examples[kind]) else ""
+        parts.append(Text(f"{count:,} from {kind[0]} to {kind[1]}: {', '.join(tuning.examples[kind])}{more}"))
+    notes = {
+        "get another caption": tuning.chosen_anew,
+        "of those kept were not followed any further when they were dropped: a run does that": tuning.unmeasured,
+        "are duplicates of rows that would be dropped: a run keeps the best of what is left": tuning.freed,
+    }
+    parts += [Text(f"{count:,} {what}") for what, count in notes.items() if count]
+    return Group(*parts)
+
+
+def _counts(before: int, after: int) -> tuple[str, str, str]:
+    return f"{before:,}", f"{after:,}", f"{after - before:+,}" if after != before else ""
+
+
+def apply(path: str | Path, tuning: Tuning) -> RunFolder:
+    """Write the thresholds of a tuning into the config of a run, which the next `run` of its folder goes on with.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    run = RunFolder(path)
+    return begin(run.path, dataclasses.replace(run.config, thresholds=tuning.thresholds), force=True)
 
 
 def _with(run: RunFolder, values: Mapping[str, Any]) -> Thresholds:
     plain = run.config.to_dict()
+    known = [name for name in threshold_names() if not name.startswith(OF_A_RUN)]
     for name, value in values.items():
-        section, _, threshold = name.partition(".")
-        if section == "duplicates":
+        if name not in threshold_names():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"there is no threshold {name!r}; {hint}")
+        if name not in known:
             raise InputError(
-                f"{name}: duplicates are found by a run; change it there: turingvit curate run --out {run.path} "
-                f"--set thresholds.{name}=... --force"
+                f"{name} decides what a run measures or asks for; change it there: turingvit curate run {run.path} "
+                f"--config {run.path / 'config.yaml'} --set thresholds.{name}={value} --force"
             )
-        if threshold not in plain["thresholds"].get(section, {}):
-            known = [f"{s}.{t}" for s, entries in plain["thresholds"].items() for t in entries if s != "duplicates"]
-            raise InputError(f"there is no threshold {name!r}; there are {', '.join(known)}")
+        section, _, threshold = name.partition(".")
         plain["thresholds"][section][threshold] = value
     return config_from_dict(plain, "the new thresholds").thresholds
 
 
-def _compare(result: Tuning, row: Mapping[str, Any], anew: Mapping[str, Any], pair: Sequence[Thresholds]) -> None:
-    before, after = judge_row(row, pair[0]), judge_row(anew, pair[1])
+def _count(result: Tuning, sample_id: str, before: Judged, after: Judged) -> None:
     result.before[before.status] += 1
     result.after[after.status] += 1
     for place, judged in enumerate((before, after)):
@@ -101,16 +166,7 @@ def _compare(result: Tuning, row: Mapping[str, Any], anew: Mapping[str, Any], pa
         kind = (before.status, after.status)
         result.crossed[kind] += 1
         if len(result.examples.setdefault(kind, [])) < NUM_EXAMPLES:
-            result.examples[kind].append(row["sample_id"])
-    if row.get("best") is not None and anew.get("best") is not None and row["best"] != anew["best"]:
-        result.chosen_anew += 1
-    if before.status == DROPPED and after.status == KEPT and _was_given_up(before):
-        result.unmeasured += 1
-
-
-def _was_given_up(judged: Judged) -> bool:
-    """Whether later stages left the row alone."""
-    return judged.drop is not None and judged.drop.stage not in ("score", "ground")
+            result.examples[kind].append(sample_id)
 
 
 def _chosen_anew(row: dict[str, Any], thresholds: Thresholds, shares: Mapping[str, float | None]) -> dict[str, Any]:
@@ -137,15 +193,16 @@ def _best(row: Mapping[str, Any], thresholds: Thresholds) -> int | None:
     return ranks.index(0) if 0 in ranks else None
 
 
-def _shares(run: RunFolder, thresholds: Thresholds) -> dict[str, float | None]:
-    """Where each scored row stands among all, by its best candidate under these thresholds."""
-    pairs = list(_best_scores(run, thresholds))
-    names = [name for name, _ in pairs]
-    return dict(zip(names, better_shares([score for _, score in pairs], names), strict=True))
-
-
-def _best_scores(run: RunFolder, thresholds: Thresholds) -> Iterator[tuple[str, float | None]]:
+def _look_over(run: RunFolder, thresholds: Thresholds) -> tuple[dict[str, float | None], set[str]]:
+    """Where each row that gets as far as scoring stands among all, by its best candidate; and the ids of those that
+    were not dropped before, and would be now."""
+    names, scores, gone = [], [], set()
     for row in run.iterate_rows():
-        if "best" in row:
+        drop = judge_row(row, thresholds).drop
+        if drop is not None and drop.stage not in LATE and "duplicate" not in drop.reason:
+            gone.add(row["sample_id"])
+        elif "best" in row:
             best = _best(row, thresholds)
-            yield row["sample_id"], None if best is None else row["candidates"][best].get("overall")
+            names.append(row["sample_id"])
+            scores.append(None if best is None else row["candidates"][best].get("overall"))
+    return dict(zip(names, better_shares(scores, names), strict=True)), gone
