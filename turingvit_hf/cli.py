@@ -159,6 +159,51 @@ def is_terminal() -> bool:
 
 
 @app.command(
+    short_help="Write a tower or dual encoder as ONNX.",
+    epilog="Example: turingvit export --model stage3/vision_tower --out onnx --form dense --form packed",
+)
+def export(
+    model: Annotated[str, typer.Option(help="Tower, classifier or dual encoder: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; refused if it is not empty.")],
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="dense: batches of images of one size; packed: patches with their grid. May be given twice.",
+            show_default="dense",
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, or int8 (weights alone).")] = "float32",
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="last_hidden_state or pooler_output of a tower. May be given twice.", show_default="all"),
+    ] = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Save each graph as a torch.export program (.pt2) too.")
+    ] = False,
+) -> None:
+    """Write ONNX files that take any image size, each compared with the model before it is kept."""
+    typer.echo("loading torch and transformers", err=True)
+    with log_lines(), quiet_libraries(), one_line_errors():
+        from turingvit_hf.errors import InputError
+        from turingvit_hf.integrations.onnx.export import export_saved
+
+        try:
+            exported = export_saved(
+                model, out, forms=tuple(form or ("dense",)), dtype=dtype, outputs=output, program=program
+            )
+        except (ValueError, OSError, ImportError) as error:  # what is refused, cannot be loaded or is missing
+            raise InputError(str(error)) from error
+        for entry in exported:
+            error = max(check.max_error for check in entry.checks)
+            cosine = min(check.min_cosine for check in entry.checks)
+            typer.echo(
+                f"{out / entry.file}: {len(entry.checks)} comparisons, error at most {error:.1e}, cosine at least "
+                f"{cosine:.6f}"
+            )
+        typer.echo(f"next: onnxruntime.InferenceSession({str(out / exported[0].file)!r}); export.json has the figures")
+
+
+@app.command(
     short_help="Serve a VLM over HTTP, as `transformers serve` does.",
     context_settings={"ignore_unknown_options": True},
     # its help is that of transformers

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
 
 from turingvit_hf import (
     TuringViTConfig,
@@ -21,6 +22,7 @@ onnx = pytest.importorskip("onnx", reason="export needs the onnx extra")
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs the onnx extra")
 pytest.importorskip("onnxscript", reason="export needs the onnx extra")
 
+from turingvit_hf.cli import app  # noqa: E402
 from turingvit_hf.integrations.onnx.checks import ExportError, Limits, operators_of  # noqa: E402
 from turingvit_hf.integrations.onnx.export import export_onnx  # noqa: E402
 
@@ -187,3 +189,22 @@ def test_wrong_arguments_are_refused(tower, tmp_path):
     (tmp_path / "full/file").touch()
     with pytest.raises(ValueError, match="is not empty"):
         export_onnx(tower, tmp_path / "full")
+
+
+def test_the_command(tower, tmp_path):
+    tower.save_pretrained(tmp_path / "tower")
+    TuringViTImageProcessor(patch_size=PATCH).save_pretrained(tmp_path / "tower")
+    arguments = ["export", "--model", str(tmp_path / "tower"), "--out", str(tmp_path / "onnx")]
+    result = CliRunner().invoke(app, [*arguments, "--output", "pooler_output"])
+    assert result.exit_code == 0, result.output
+    assert "8 comparisons, error at most" in result.output
+    assert {"model.onnx", "config.json", "preprocessor_config.json"} <= {f.name for f in (tmp_path / "onnx").iterdir()}
+    for wrong, message in (
+        ([*arguments[:3], "--out", str(tmp_path / "other"), "--dtype", "int4"], "allowed are float32, float16, int8"),
+        (arguments, "is not empty: choose another folder"),
+        (["export", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "other")], "there is no folder"),
+    ):
+        result = CliRunner().invoke(app, wrong)
+        assert result.exit_code == 1
+        assert message in result.output
+    assert not (tmp_path / "other").exists()

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoProcessor
 
 from turingvit_hf import __version__
 from turingvit_hf.files.whole_folder import check_free, written_whole
@@ -32,7 +33,10 @@ from turingvit_hf.integrations.onnx.checks import (
 )
 from turingvit_hf.integrations.onnx.graphs import Graph, graphs_of
 from turingvit_hf.integrations.onnx.tensorrt import write_build_script
+from turingvit_hf.modeling.configuration_dual_encoder import TuringViTDualEncoderConfig
+from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
+from turingvit_hf.modeling.modeling_turingvit import TuringViTForImageClassification, TuringViTModel
 
 
 logger = logging.getLogger(__name__)
@@ -122,6 +126,36 @@ def export_onnx(
             logger.info("%s: largest error %.1e", file.name, max(check.max_error for check in checks))
         _write_beside(folder, model, processor, graphs, exported, dtype)
     return exported
+
+
+def export_saved(checkpoint: str, directory: str | os.PathLike, **options: Any) -> list[Exported]:
+    """Export a checkpoint with its processor; arguments and errors as `export_onnx`.
+
+    Args:
+        checkpoint: folder or hub id of a tower, of a classifier or of a dual encoder.
+        directory: a folder that is empty or does not exist.
+        **options: of `export_onnx`.
+
+    Raises:
+        ValueError: the checkpoint is none of those.
+    """
+    check_free(directory)
+    if checkpoint.startswith((".", "/", "~")) and not Path(checkpoint).is_dir():
+        raise ValueError(f"there is no folder {checkpoint}")
+    config = AutoConfig.from_pretrained(checkpoint)
+    names = config.architectures or []
+    classes = {cls.__name__: cls for cls in (TuringViTForImageClassification, TuringViTDualEncoderModel)}
+    if not isinstance(config, TuringViTConfig | TuringViTDualEncoderConfig):
+        raise ValueError(f"{checkpoint} is a {config.model_type}; a TuringViT tower or dual encoder can be exported")
+    # a model on top of a tower, such as that of stage 1, gives the tower
+    cls = next((classes[name] for name in names if name in classes), TuringViTModel)
+    model = cls.from_pretrained(checkpoint, dtype=torch.float32)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        logger.warning("no processor is saved beside the files, since %s has none: %s", checkpoint, error)
+        processor = None
+    return export_onnx(model, directory, processor=processor, **options)
 
 
 def _write(graph: Graph, file: Path, *, is_quantized: bool, program: bool) -> None:
