@@ -71,6 +71,11 @@ def is_parquet(source: SourceConfig) -> bool:
     return any(folder.rglob("*.parquet")) and not any(folder.rglob("*.tar")) and not any(folder.rglob("*.tar.gz"))
 
 
+def forget_sources() -> None:
+    """Opens sources anew from here on: their files may have changed since an earlier run in this process."""
+    _opened.clear()
+
+
 def open_curated(source: SourceConfig, listing: str | None) -> OpenSource:
     """Return a source, open; a process opens each once.
 

@@ -28,6 +28,7 @@ from turingvit_hf.curation.tables import (
     write_json,
     write_table,
 )
+from turingvit_hf.errors import InputError
 
 
 # columns that the reader gives and the first stage stores
@@ -203,9 +204,16 @@ def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]
     }
     if stage.name == enabled_stages(run.config)[0].name:
         threshold = int(run.config.sample * 16**8)
+        num_rows = 0
         for row in read_samples(source, **stretch):
+            num_rows += 1
             if int(row["sample_id"][:8], 16) < threshold:
                 yield row
+        if entry.stop is not None and num_rows != entry.stop - entry.start:
+            raise InputError(
+                f"{source.path} has changed: {num_rows} of the {entry.stop - entry.start} rows of shard {shard} are "
+                "left; begin another run"
+            )
         return
     rows = live_rows(run, stage, shard)
     if not stage.needs_media(run.config):

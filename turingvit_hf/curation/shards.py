@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from turingvit_hf.curation.config import CurationConfig, SourceConfig
 from turingvit_hf.curation.listing import list_folder
-from turingvit_hf.curation.rows import OpenSource, is_parquet, open_curated, recipe_of, repeated_keys
+from turingvit_hf.curation.rows import OpenSource, forget_sources, is_parquet, open_curated, recipe_of, repeated_keys
 from turingvit_hf.data.rows import TarRows
 from turingvit_hf.data.sources import open_source
 from turingvit_hf.data.streams import RowStream
@@ -54,6 +54,7 @@ def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list
     Raises:
         InputError: a source cannot be opened, or has no rows.
     """
+    forget_sources()
     shards: list[Shard] = []
     counts: list[int | None] = []
     left = config.limit
