@@ -50,7 +50,7 @@ def pictures(features_script, tmp_path):
 def test_every_example_is_tested():
     tested_here = {"extract_features.py", "llava_with_turingvit.py"}
     tested_elsewhere = {"curation_defects.py", "describe_stamps.py", "prepare_pretraining_data.py"}
-    tested_elsewhere |= {"train_vlm.py", "lora_tower.py"}
+    tested_elsewhere |= {"train_vlm.py", "lora_tower.py", "prepare_curation_data.py"}
     assert {script.name for script in EXAMPLES.glob("*.py")} == tested_here | tested_elsewhere
 
 
