@@ -31,7 +31,7 @@ NAMES = {
     "motion_variation": "variation of motion",
     "alignment": "alignment A",
     "overall": "overall score",
-    "better_share": "share of rows before it",
+    "better_share": "place among all scores, share",
     "grounding_recall": "share of phrases found",
 }
 # values over several decades
@@ -143,8 +143,8 @@ def draw_captions(summary: Summary) -> str | None:
 def draw_wins(summary: Summary) -> str | None:
     """How often the candidates of each style and captioner were chosen."""
     entries = [(by, name, counts) for (by, name), counts in summary.wins.items() if counts["candidates"]]
-    if not any(counts["chosen"] for _, _, counts in entries):
-        return None
+    if len({name for _, name, _ in entries}) < 2 or not any(counts["chosen"] for _, _, counts in entries):
+        return None  # nothing to compare
     entries.sort(key=lambda entry: (entry[0] == "captioner", -entry[2]["chosen"] / entry[2]["candidates"]))
     figure, axes = _figure(6.4, 0.35 * len(entries) + 0.8)
     places = np.arange(len(entries))[::-1]

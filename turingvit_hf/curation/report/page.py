@@ -18,6 +18,8 @@ from turingvit_hf.curation.tables import write_json, written_file
 
 # groups of duplicates that are shown, and pictures of a group
 NUM_GROUPS, GROUP = 8, 5
+# characters of a caption that are shown
+MAX_CAPTION = 200
 
 
 def write_report(path: str | Path) -> tuple[Path, Path]:
@@ -89,16 +91,16 @@ def _grids(run: RunFolder, summary: Summary) -> list[dict[str, Any]]:
     pictures = read_pictures(run, names)
     small = {name: thumbnail(picture) for name, picture in pictures.items()}
     grids = [
-        {"title": "Kept", "note": "drawn at random", "cards": _cards(summary.kept, small)},
+        {"title": "Kept", "note": "Drawn at random, with the overall score.", "cards": _cards(summary.kept, small)},
         {
             "title": "Borderline",
-            "note": "nearest to one of their thresholds, on either side",
+            "note": "Kept rows nearest to a threshold, and dropped ones nearest to the one that they failed.",
             "cards": _cards(summary.borderline, small),
         },
     ]
     for stage, reason in summary.drops:
         cards = _cards(summary.dropped[stage, reason], small)
-        note = f"{summary.drops[stage, reason]:,} rows, at stage {stage}"
+        note = f"{summary.drops[stage, reason]:,} rows, at stage {stage}."
         grids.append({"title": f"Dropped: {reason}", "note": note, "cards": cards})
     if summary.grounded:
         boxed = {
@@ -106,12 +108,11 @@ def _grids(run: RunFolder, summary: Summary) -> list[dict[str, Any]]:
             for entry in summary.grounded
             if entry.row["sample_id"] in pictures
         }
-        grids.append(
-            {"title": "Grounded", "note": "phrases found in the picture", "cards": _cards(summary.grounded, boxed)}
-        )
+        note = "Phrases of the chosen caption, found in the picture."
+        grids.append({"title": "Grounded", "note": note, "cards": _cards(summary.grounded, boxed)})
     if groups:
         grids.append(
-            {"title": "Duplicates", "note": "the first of each group was kept", "groups": _groups(groups, small)}
+            {"title": "Duplicates", "note": "The first of each group was kept.", "groups": _groups(groups, small)}
         )
     return grids
 
@@ -121,12 +122,23 @@ def _cards(shown: Iterable[Shown], pictures: Mapping[str, str]) -> list[dict[str
         {
             "picture": pictures.get(entry.row["sample_id"]),
             "id": entry.row["sample_id"],
-            "caption": best_caption(entry.row) or "",
-            "verdict": describe_drop(entry.judged.drop) if entry.judged.drop else entry.judged.status,
+            "caption": _shortened(best_caption(entry.row) or ""),
+            "status": entry.judged.status,
+            "verdict": _verdict(entry),
             "overall": entry.row.get("overall"),
         }
         for entry in shown
     ]
+
+
+def _shortened(caption: str) -> str:
+    return caption if len(caption) <= MAX_CAPTION else f"{caption[:MAX_CAPTION]} ..."
+
+
+def _verdict(entry: Shown) -> str:
+    if entry.near:
+        return f"{entry.judged.status}; {entry.near}"
+    return describe_drop(entry.judged.drop) if entry.judged.drop else entry.judged.status
 
 
 def _groups(groups: list[tuple[str, list[str]]], pictures: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from turingvit_hf.curation.decisions import RULES, Drop, Thresholds
+from turingvit_hf.curation.decisions import RULES, Drop, Rule, Thresholds
 from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT, outcome_of
+from turingvit_hf.curation.scoring import best_without_scores
+from turingvit_hf.curation.selection import is_eligible
 from turingvit_hf.curation.tables import digest_of
 
 
@@ -40,11 +42,13 @@ class Shown:
         row: its stored columns.
         judged: what became of it.
         order: what it is sorted and chosen by; small comes first.
+        near: the threshold that it is near to, in words; empty where it is shown for something else.
     """
 
     row: dict[str, Any]
     judged: Judged
     order: float
+    near: str = ""
 
     def __lt__(self, other: "Shown") -> bool:  # a heap keeps the smallest by popping the largest
         return self.order > other.order
@@ -123,21 +127,37 @@ def summarize(rows: Iterable[dict[str, Any]], thresholds: Thresholds, *, seed: i
         elif judged.status == ERROR:
             stage, text = next(iter(row["errors"].items()))
             summary.errors[stage, str(text).partition("\n")[0][:200]] += 1
+        row = row | {"best": best_of(row, thresholds)}
         _add_values(summary, row, judged)
-        _add_captions(summary, row)
+        _add_captions(summary, row, thresholds)
         _add_shown(summary, row, judged, thresholds, seed)
     _put_in_order(summary)
     return summary
 
 
-def distance_to_threshold(row: Mapping[str, Any], thresholds: Thresholds) -> float | None:
-    """Return how near a row is to the nearest threshold that it was held against, as a share of it; None: to none."""
+def best_of(row: Mapping[str, Any], thresholds: Thresholds) -> int | None:
+    """Return the index of a row's chosen candidate, of a run without scores as of one with them; None: it has none."""
+    if "best" in row:
+        return row["best"]
+    candidates = row.get("candidates") or []
+    best = best_without_scores(candidates, thresholds.captions)
+    return candidates.index(best) if best else None
+
+
+def nearest_threshold(
+    row: Mapping[str, Any], judged: Judged, thresholds: Thresholds
+) -> tuple[float, Rule, float] | None:
+    """Return how near a row is to a threshold, as a share of the threshold, with its rule and what was measured.
+
+    Of a kept row it is the nearest threshold, of a dropped one that which it was dropped by. None: there is none.
+    """
     found = []
     for rule in RULES:
         value, threshold = row.get(rule.value), getattr(getattr(thresholds, rule.section), rule.threshold)
-        if value is not None and threshold:
-            found.append(abs(value - threshold) / abs(threshold))
-    return min(found, default=None)
+        is_meant = judged.drop is None or (judged.drop.stage, judged.drop.reason) == (rule.stage, rule.reason)
+        if is_meant and value is not None and threshold:
+            found.append((abs(value - threshold) / abs(threshold), rule, value))
+    return min(found, default=None, key=lambda entry: entry[0])
 
 
 def _add_values(summary: Summary, row: Mapping[str, Any], judged: Judged) -> None:
@@ -149,14 +169,14 @@ def _add_values(summary: Summary, row: Mapping[str, Any], judged: Judged) -> Non
         summary.clips.append((row["motion"], row["adjacent_mean"], judged.status))
 
 
-def _add_captions(summary: Summary, row: Mapping[str, Any]) -> None:
-    best = row.get("best")
+def _add_captions(summary: Summary, row: Mapping[str, Any], thresholds: Thresholds) -> None:
+    best = row["best"]
     for index, candidate in enumerate(row.get("candidates") or ()):
         is_best = index == best
         names = (("style", candidate.get("style") or "raw"), ("captioner", candidate.get("captioner") or "raw"))
         for key in names:
             summary.wins[key]["candidates"] += 1
-            summary.wins[key]["eligible"] += candidate.get("rank") is not None
+            summary.wins[key]["eligible"] += is_eligible(candidate, thresholds.captions)
             summary.wins[key]["chosen"] += is_best
         if candidate.get("num_words") is not None and candidate.get("entropy") is not None:
             summary.captions.append((candidate["num_words"], candidate["entropy"], is_best))
@@ -175,9 +195,12 @@ def _add_shown(summary: Summary, row: dict[str, Any], judged: Judged, thresholds
             _keep(summary.grounded, Shown(row, judged, draw), GRID // 2)
     elif judged.drop:
         _keep(summary.dropped[judged.drop.stage, judged.drop.reason], Shown(row, judged, draw), GRID // 3)
-    distance = distance_to_threshold(row, thresholds) if judged.status != ERROR else None
-    if distance is not None and (judged.drop is None or judged.drop.threshold is not None):
-        _keep(summary.borderline, Shown(row, judged, distance), GRID)
+    nearest = nearest_threshold(row, judged, thresholds) if judged.status != ERROR else None
+    if nearest is not None:
+        distance, rule, value = nearest
+        threshold = getattr(getattr(thresholds, rule.section), rule.threshold)
+        near = f"{rule.section}.{rule.threshold}: {value:.4g}, threshold {threshold:g}"
+        _keep(summary.borderline, Shown(row, judged, distance, near), GRID)
 
 
 def _keep(heap: list[Shown], shown: Shown, most: int) -> None:
