@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from turingvit_hf.curation.deduplication import Duplicate, PictureHashes, find_duplicates, preference
-from turingvit_hf.curation.shard_work import live_rows
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.stored import live_rows
 from turingvit_hf.errors import InputError
 
 

@@ -12,9 +12,10 @@ from turingvit_hf.curation.config_files import with_overrides
 from turingvit_hf.curation.engines import Engine, EngineOptions, make_engine
 from turingvit_hf.curation.outcomes import Outcomes, write_outcomes
 from turingvit_hf.curation.progress import RunProgress
-from turingvit_hf.curation.shard_work import Task, has_retriable, is_current
+from turingvit_hf.curation.shard_work import Task
 from turingvit_hf.curation.stages import Stage, enabled_stages
 from turingvit_hf.curation.state import RunFolder, begin
+from turingvit_hf.curation.stored import has_retriable, is_current
 from turingvit_hf.curation.whole_work import run_whole
 from turingvit_hf.errors import InputError
 

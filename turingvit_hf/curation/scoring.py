@@ -16,9 +16,9 @@ from turingvit_hf.curation.duplicates import duplicate_columns
 from turingvit_hf.curation.embedding_table import EmbeddingPart, EmbeddingTable, write_table
 from turingvit_hf.curation.engines import Engine
 from turingvit_hf.curation.selection import better_shares, is_eligible, overall_score, rank_candidates
-from turingvit_hf.curation.shard_work import live_rows, vectors_file
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.stored import live_rows, vectors_file
 from turingvit_hf.curation.text import AFFINE_SCALE, EntropyScale, percentile_scale, text_quality
 from turingvit_hf.errors import InputError
 

@@ -3,30 +3,21 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from turingvit_hf.curation.decisions import decide
 from turingvit_hf.curation.journal import Journal
 from turingvit_hf.curation.rows import read_samples
 from turingvit_hf.curation.stages import STAGES, Stage, enabled_stages
 from turingvit_hf.curation.state import RunFolder, source_name
 from turingvit_hf.curation.steps.base import Step
+from turingvit_hf.curation.stored import KEPT_ABOUT, StoredRows, count_rows, input_hash, live_rows, store_rows
 from turingvit_hf.curation.tables import (
     digest_of,
-    file_digest,
-    metadata_of,
     read_rows,
-    table_of,
     write_json,
-    write_table,
 )
 from turingvit_hf.errors import InputError
 
@@ -45,9 +36,6 @@ LISTED = (
     "fault",
     "fault_detail",
 )
-# columns that every stage stores about its own work
-KEPT_ABOUT = ("error", "attempts", "input_digest")
-
 # steps of a process, with the models that they have loaded, by run folder, stage and config
 _steps: dict[tuple[str, str, str], list[Step]] = {}
 
@@ -69,40 +57,6 @@ class Task:
     retry: bool = False
 
 
-def is_current(run: RunFolder, stage: Stage, shard: int | None) -> bool:
-    """Return whether what is stored of a stage is what the run's config and the stages before it give."""
-    manifest = run.manifest(stage.name, shard)
-    return (
-        manifest is not None
-        and manifest["stage_hash"] == stage.hash(run.config)
-        and manifest["decisions_hash"] == stage.decisions_hash(run.config)
-        and manifest["input_hash"] == input_hash(run, stage, shard)
-    )
-
-
-def input_hash(run: RunFolder, stage: Stage, shard: int | None) -> str:
-    """Return the hash of all that a stage reads: what earlier stages stored, and what rows are dropped by."""
-    parts: list[Any] = []
-    numbers = [entry.number for entry in run.shards] if shard is None else [shard]
-    for earlier in enabled_stages(run.config):
-        if earlier.name == stage.name:
-            break
-        parts.append(earlier.decisions_hash(run.config))
-        for number in [None] if earlier.is_whole else numbers:
-            manifest = run.manifest(earlier.name, number)
-            parts.append([earlier.name, number, manifest["output_digest"] if manifest else None])
-    if not parts:  # the first stage reads the source
-        parts += [run.config.to_dict()["sources"], run.config.sample]
-        parts += [entry.to_dict() for entry in run.shards if entry.number in numbers]
-    return digest_of(parts)
-
-
-def has_retriable(run: RunFolder, stage: Stage, shard: int) -> bool:
-    """Return whether a shard has rows that ended as errors and may be tried again."""
-    manifest = run.manifest(stage.name, shard)
-    return manifest is not None and manifest["retriable"] > 0
-
-
 def run_task(task: Task) -> dict[str, Any]:
     """Do one stage of one shard, store what comes of it, and return its manifest.
 
@@ -120,14 +74,14 @@ def run_task(task: Task) -> dict[str, Any]:
     if before is not None and not task.retry and all(before[name] == value for name, value in hashes.items()):
         # only what rows are dropped by has changed; the source is not even opened
         rows = read_rows(run.shard_file(task.shard, f"{stage.name}.parquet"))
-        manifest = before | _manifest(run, stage, task.shard, rows)
+        manifest = before | count_rows(run, stage, task.shard, rows)
         write_json(run.shard_file(task.shard, f"{stage.name}.json"), manifest)
         return manifest
     journal = Journal(run.shard_file(task.shard, "calls.jsonl"))
     steps = _steps_of(task.folder, stage, run)
     for step in steps:
         step.journal = journal
-    known = _Stored(run, stage, task.shard, stage_hash)
+    known = StoredRows(run, stage, task.shard, stage_hash)
     limit = config.max_attempts if task.retry else 0
     rows = []
     inputs = _inputs(run, stage, task.shard)
@@ -145,8 +99,8 @@ def run_task(task: Task) -> dict[str, Any]:
     # a manifest never stands beside a table that it was not made for
     run.shard_file(task.shard, f"{stage.name}.json").unlink(missing_ok=True)
     facts = stage.facts(steps) if num_reused < len(rows) else known.facts
-    _store(run, stage, task.shard, rows, {"stage_hash": stage_hash, "facts": json.dumps(facts)})
-    manifest = _manifest(run, stage, task.shard, rows) | {
+    store_rows(run, stage, task.shard, rows, {"stage_hash": stage_hash, "facts": json.dumps(facts)})
+    manifest = count_rows(run, stage, task.shard, rows) | {
         "facts": facts,
         **hashes,
         "reused": num_reused,
@@ -155,39 +109,6 @@ def run_task(task: Task) -> dict[str, Any]:
     }
     write_json(run.shard_file(task.shard, f"{stage.name}.json"), manifest)
     return manifest
-
-
-class _Stored:
-    """What an earlier run stored of a stage of a shard."""
-
-    def __init__(self, run: RunFolder, stage: Stage, shard: int, stage_hash: str):
-        path = run.shard_file(shard, f"{stage.name}.parquet")
-        is_usable = path.is_file() and metadata_of(path).get("stage_hash") == stage_hash and not stage.explodes
-        rows = read_rows(path) if is_usable else []
-        self.facts = json.loads(metadata_of(path).get("facts", "{}")) if is_usable else {}
-        if is_usable and stage.vectors:
-            for row, vectors in zip(rows, read_rows(vectors_file(path)), strict=True):
-                row.update(vectors)
-        self.rows = {row["sample_id"]: row for row in rows}
-
-    def find(self, row: dict[str, Any], limit: int) -> dict[str, Any] | None:
-        """The stored result of a row; None if it has none, was made from another input, or is to be tried again."""
-        found = self.rows.get(row["sample_id"])
-        if found is None or found["input_digest"] != row["input_digest"]:
-            return None
-        return None if found["error"] is not None and found["attempts"] < limit else found
-
-    def attempts(self, row: dict[str, Any]) -> int:
-        """How often this row, with this input, was tried before."""
-        found = self.rows.get(row["sample_id"])
-        return found["attempts"] if found is not None and found["input_digest"] == row["input_digest"] else 0
-
-
-def live_rows(run: RunFolder, stage: Stage, shard: int) -> list[dict[str, Any]]:
-    """Return the rows of a shard that reach a stage: neither dropped nor errors before it, with all stored columns."""
-    thresholds = run.config.thresholds
-    rows = run.read_shard(shard, before=stage.name)
-    return [row for row in rows if not row["errors"] and decide(row, thresholds) is None]
 
 
 def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]]:
@@ -227,7 +148,7 @@ def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]
             yield row | {"media": sample["media"]}
 
 
-def _apply(steps: Sequence[Step], rows: list[dict[str, Any]], known: _Stored) -> list[dict[str, Any]]:
+def _apply(steps: Sequence[Step], rows: list[dict[str, Any]], known: StoredRows) -> list[dict[str, Any]]:
     """Run the steps over a batch and return what is stored of each row."""
     # the first stage stores what the reader gives as well
     stored = LISTED if rows and "errors" not in rows[0] else ("sample_id",)
@@ -274,74 +195,6 @@ def _exploded(row: dict[str, Any], column: str) -> Iterator[dict[str, Any]]:
         yield row
     for part in parts:
         yield row | part | {"sample_id": f"{row['sample_id']}-{part['start_ms']}-{part['end_ms']}"}
-
-
-def _store(run: RunFolder, stage: Stage, shard: int, rows: list[dict[str, Any]], metadata: dict[str, str]) -> None:
-    path = run.shard_file(shard, f"{stage.name}.parquet")
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    columns = [name for name in names if name not in (*stage.vectors, *KEPT_ABOUT)] or ["sample_id"]
-    if stage.vectors:
-        # before the table that tells whether both are there
-        write_table(vectors_file(path), vector_table(rows, stage.vectors), metadata)
-    write_table(path, table_of(rows, [*columns, *KEPT_ABOUT]), metadata)
-
-
-def vectors_file(path: Path) -> Path:
-    """Return the file of a stage's vectors, beside its table."""
-    return path.with_suffix(".vectors.parquet")
-
-
-def vector_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
-    """Return arrays of half precision as a table: a vector, or a list of vectors, a row."""
-    arrays = {}
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        is_nested = any(value is not None and np.ndim(value) != 1 for value in values)
-        is_nested = is_nested or name == "candidate_embeddings"
-        vector = pa.list_(pa.float16())
-        cells = [
-            None
-            if value is None
-            else [np.asarray(part, np.float16) for part in value]
-            if is_nested
-            else np.asarray(value, np.float16)
-            for value in values
-        ]
-        arrays[name] = pa.array(cells, type=pa.list_(vector) if is_nested else vector)
-    return pa.table(arrays)
-
-
-def _manifest(run: RunFolder, stage: Stage, shard: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a stage made of a shard, counted: rows = kept + dropped + errors."""
-    thresholds, limit = run.config.thresholds, run.config.max_attempts
-    dropped: Counter[str] = Counter()
-    usage: Counter[str] = Counter()
-    num_errors = num_retriable = 0
-    stored = {row["sample_id"]: row for row in run.read_shard(shard, before=stage.name)}
-    for row in rows:
-        for name, values in row.items():
-            if name.endswith("_usage") and values:
-                usage.update({key: value for key, value in values.items() if value})
-        drop = decide(stored.get(row["sample_id"], {}) | row, thresholds)
-        if drop is not None:
-            dropped[drop.reason] += 1
-        elif row["error"] is not None:
-            num_errors += 1
-            num_retriable += row["attempts"] < limit
-    return {
-        "stage": stage.name,
-        "shard": shard,
-        "rows": len(rows),
-        "kept": len(rows) - dropped.total() - num_errors,
-        "dropped": dict(sorted(dropped.items())),
-        "errors": num_errors,
-        "retriable": num_retriable,
-        "usage": dict(usage),
-        "decisions_hash": stage.decisions_hash(run.config),
-        "output_digest": file_digest(run.shard_file(shard, f"{stage.name}.parquet")),
-    }
 
 
 def _steps_of(folder: str, stage: Stage, run: RunFolder) -> list[Step]:

@@ -12,9 +12,9 @@ from turingvit_hf.curation.decisions import decide
 from turingvit_hf.curation.duplicates import duplicate_rows
 from turingvit_hf.curation.engines import Engine
 from turingvit_hf.curation.scoring import score_rows
-from turingvit_hf.curation.shard_work import input_hash
 from turingvit_hf.curation.stages import Stage
 from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.stored import input_hash
 from turingvit_hf.curation.tables import TYPES, file_digest, table_of, write_json, write_tables
 
 
