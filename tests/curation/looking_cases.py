@@ -21,14 +21,16 @@ HARM_STYLE = "<b>styled</b>"
 
 
 class CornerDetector:
-    """Finds the first phrase of each image in its upper left corner."""
+    """Finds the first phrase of an image in its upper left corner, if it pleases."""
 
     def __init__(self) -> None:
         self.name, self.revision = "corner", None
 
     def detect(self, images: Any, phrases: Any) -> list[list[Box]]:
         return [
-            [Box(given[0], 0.5, 2.0, 2.0, 0.6 * image.shape[1], 0.5 * image.shape[0])] if given else []
+            [Box(given[0], 0.5, 2.0, 2.0, 0.6 * image.shape[1], 0.5 * image.shape[0])]
+            if given and len(given[0]) % 4
+            else []
             for image, given in zip(images, phrases, strict=True)
         ]
 

@@ -46,7 +46,7 @@ def cases(finished):
         "verdict": {"captions": {"min_verdict": 5}},
         "grounded": {"captions": {"require_grounded": False, "min_verdict": None}},
         "both": {"captions": {"min_verdict": 4}, "score": {"top_fraction": 0.6}},
-        "recall": {"grounding": {"min_recall": 0.9}},
+        "recall": {"grounding": {"min_recall": 0.1}},
     }
 
 
