@@ -58,8 +58,69 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class CutConfig:
+    """Videos cut into clips, each of which becomes a row.
+
+    Attributes:
+        adaptive_threshold: how much larger the change at a cut is than around it, as PySceneDetect counts.
+        min_shot_frames: a shot is not cut before it has so many frames.
+        min_seconds: a shorter shot gives no clip.
+        max_seconds: a longer shot is cut into equal parts.
+        batch_size: videos at a time.
+    """
+
+    adaptive_threshold: float = Field(3.0, gt=0.0)
+    min_shot_frames: int = Field(8, ge=1)
+    min_seconds: float = Field(1.0, gt=0.0)
+    max_seconds: float = Field(10.0, gt=0.0)
+    batch_size: int = Field(4, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class MotionConfig:
+    """Motion of clips, by optical flow.
+
+    Attributes:
+        rate: frames a second that are compared.
+        max_frames: of a clip; a longer one is compared less often.
+        batch_size: clips at a time.
+    """
+
+    enabled: Switch = True
+    rate: float = Field(8.0, gt=0.0)
+    max_frames: int = Field(33, ge=2)
+    batch_size: int = Field(4, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class ConsistencyConfig:
+    """How alike the frames of a clip are, by the embeddings of `embed.scorer`.
+
+    Attributes:
+        batch_size: clips at a time.
+    """
+
+    enabled: Switch = True
+    batch_size: int = Field(4, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class JudgeConfig:
+    """A model's marks for clips with their captions.
+
+    Attributes:
+        judge: the model, given as captioners are; none: nothing is judged.
+        batch_size: clips at a time.
+    """
+
+    enabled: Switch = True
+    judge: ModelSpec | None = None
+    batch_size: int = Field(8, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
 class MeasureConfig:
-    """Reading, decoding and measuring; it cannot be switched off, since all else stands on it.
+    """Reading, decoding and measuring images; it cannot be switched off, since all else stands on it.
 
     Attributes:
         batch_size: images in memory at a time.
@@ -94,7 +155,10 @@ class CaptionConfig:
     Attributes:
         captioners: models that write captions, such as `{kind: endpoint, model: Qwen/Qwen3-VL-8B-Instruct, base_url:
             "http://localhost:8000/v1"}`; none: the rows' own captions are the only candidates.
-        styles: names out of `prompts.STYLES`, or descriptions of other styles.
+        styles: names out of `prompts.STYLES`, or descriptions of other styles. Clips have no styles: their frames and
+            the whole are captioned, and these captions fused into one.
+        fuser: the model that fuses captions of a clip; none: each captioner itself.
+        num_frames: of a clip, that are shown to models.
         use_raw: whether the rows' own captions are candidates.
         tagger: of nouns: `{kind: lexicon}` needs no download, `{kind: spacy, model: en_core_web_sm}` is better.
         batch_size: images whose captions are asked for at a time.
@@ -103,6 +167,8 @@ class CaptionConfig:
     enabled: Switch = True
     captioners: tuple[ModelSpec, ...] = ()
     styles: tuple[str, ...] = tuple(STYLES)
+    fuser: ModelSpec | None = None
+    num_frames: int = Field(8, ge=1)
     use_raw: Switch = True
     tagger: ModelSpec = Field(default_factory=lambda: {"kind": "lexicon"})
     batch_size: int = Field(16, ge=1)
@@ -204,10 +270,14 @@ class CurationConfig:
     shard_size: int = Field(1000, ge=1, le=10_000)
     limit: int | None = Field(None, ge=1)
     sample: float = Field(1.0, gt=0.0, le=1.0)
+    cut: CutConfig = Field(default_factory=CutConfig)
     measure: MeasureConfig = Field(default_factory=MeasureConfig)
     deduplicate: DeduplicateConfig = Field(default_factory=DeduplicateConfig)
+    motion: MotionConfig = Field(default_factory=MotionConfig)
+    consistency: ConsistencyConfig = Field(default_factory=ConsistencyConfig)
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
     verify: VerifyConfig = Field(default_factory=VerifyConfig)
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
     embed: EmbedConfig = Field(default_factory=EmbedConfig)
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     ground: GroundConfig = Field(default_factory=GroundConfig)
@@ -215,11 +285,20 @@ class CurationConfig:
     max_attempts: int = Field(3, ge=1)
     max_error_rate: float = Field(0.05, ge=0.0, le=1.0)
 
+    @property
+    def is_of_videos(self) -> bool:
+        """Whether the sources are videos, so that rows are clips."""
+        return bool(self.sources) and self.sources[0].kind == "video"
+
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "CurationConfig":
         kinds = {source.kind for source in self.sources}
         if len(kinds) > 1:
             raise ValueError("sources: images and videos are curated in runs of their own")
+        if self.cut.min_seconds > self.cut.max_seconds:
+            raise ValueError(f"cut.min_seconds={self.cut.min_seconds} is above cut.max_seconds={self.cut.max_seconds}")
+        if self.is_of_videos and self.ground.enabled:
+            raise ValueError("ground.enabled is for images: clips have no one picture in which phrases are found")
         if self.score.enabled and not self.embed.enabled:
             raise ValueError("score.enabled needs embed.enabled: scores are made of embeddings")
         return self

@@ -20,9 +20,12 @@ from turingvit_hf.curation.rows import read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
 from turingvit_hf.curation.steps.decode import read_media
 from turingvit_hf.curation.tables import table_of, write_json, write_tables
+from turingvit_hf.curation.video.clips import encode_chunk
+from turingvit_hf.curation.video.shots import Chunk
 from turingvit_hf.data.media import decode_image
 from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.files.output_folder import choose_folder, written_in_one_piece
+from turingvit_hf.processing.video_files import ClipError
 
 
 FORMATS = ("parquet", "webdataset")
@@ -155,7 +158,7 @@ class _Kept:
             if media is None:
                 raise BadRowError("media is gone")
             return media_of(row, media, self.kind)
-        except (OSError, BadRowError):
+        except (OSError, BadRowError, ClipError):
             self.lost.append(row["sample_id"])
             return None
 
@@ -172,6 +175,9 @@ def media_of(row: dict[str, Any], media: bytes | str, kind: str) -> tuple[bytes,
         OSError: the file cannot be read.
         BadRowError: it is no image any more.
     """
+    if kind == "video" and row.get("first_frame") is not None:
+        chunk = Chunk(row["first_frame"], row["num_frames"], row["fps"], row["shot"])
+        return encode_chunk(media, chunk), "mp4"
     if kind == "video":
         suffix = Path(media).suffix if isinstance(media, str) else ""
         return read_media(media), suffix.lstrip(".").lower() or "mp4"

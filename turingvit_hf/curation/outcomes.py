@@ -46,8 +46,9 @@ SCHEMA = pa.schema(
         **dict.fromkeys(("sha256", "phash", "dhash", "color_grid"), _TEXT),
         "width": _INTEGER,
         "height": _INTEGER,
-        "start_ms": _INTEGER,
-        "end_ms": _INTEGER,
+        **dict.fromkeys(("start_ms", "end_ms", "first_frame", "num_frames", "shot"), _INTEGER),
+        **dict.fromkeys(("fps", "motion", "motion_variation", "adjacent_mean", "adjacent_min"), _NUMBER),
+        **dict.fromkeys(("judge_quality", "judge_relevance", "judge_consistency", "judge_mean"), _NUMBER),
         "dup_of": _TEXT,
         **dict.fromkeys(("license", "pipeline_version", "config_hash", "stage_versions"), _TEXT),
     }

@@ -18,7 +18,9 @@ from turingvit_hf.curation.state import check_names, source_name
 # what an image, a prompt and an answer take, as a guess; a model's own count comes with its answers
 IMAGE_TOKENS, PROMPT_TOKENS, CAPTION_TOKENS, VERDICT_TOKENS = 1000, 120, 40, 40
 NEEDED = {
+    "cut": ("av", "cv2", "scenedetect"),
     "measure": ("cv2", "imagehash"),
+    "motion": ("av", "cv2"),
     "deduplicate": ("faiss",),
     "score": ("faiss",),
 }
@@ -118,9 +120,13 @@ def _models(config: CurationConfig, stages: list[str]) -> dict[str, list[Mapping
     found: dict[str, list[Mapping[str, Any]]] = {}
     if "caption" in stages and config.caption.captioners:
         found["captioner"] = list(config.caption.captioners)
+        if config.is_of_videos and config.caption.fuser is not None:
+            found["fuser"] = [config.caption.fuser]
     if "verify" in stages:
         found["verifier"] = list(config.verify.verifiers)
-    if "embed" in stages:
+    if "judge" in stages and config.judge.judge is not None:
+        found["judge"] = [config.judge.judge]
+    if "embed" in stages or "consistency" in stages:
         found["scorer"] = [config.embed.scorer]
     if "ground" in stages:
         found["detector"] = [config.ground.detector]
@@ -134,7 +140,9 @@ def _calls(config: CurationConfig, stages: list[str], num_rows: int) -> tuple[di
     num_written = 0
     if "caption" in stages:
         for spec in config.caption.captioners:
-            number = num_rows * len(config.caption.styles)
+            # of a clip its frames, the whole and the fusion; how many clips a video gives is known when it is cut
+            each = config.caption.num_frames + 2 if config.is_of_videos else len(config.caption.styles)
+            number = num_rows * each
             calls[f"captioner {_name(spec)}"] = number
             num_written += number
             prompt += number * (IMAGE_TOKENS + PROMPT_TOKENS)

@@ -4,7 +4,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from turingvit_hf.curation.config import CurationConfig, hash_of
 from turingvit_hf.curation.steps.base import Batch, Step
@@ -27,6 +27,7 @@ class Stage:
         decides: sections of `thresholds` that rows are dropped by once its values are there.
         explodes: column of lists, each element of which becomes a row of its own in place of its row; None: none.
         vectors: columns of arrays, which go into a file of their own.
+        kind: of the rows that it is for; None: of all.
         facts: what the steps know of their models once these are loaded, as plain values for the manifest.
     """
 
@@ -38,12 +39,17 @@ class Stage:
     decides: tuple[str, ...] = ()
     explodes: str | None = None
     vectors: tuple[str, ...] = ()
+    kind: Literal["image", "video"] | None = None
     facts: Callable[[list[Step]], dict[str, Any]] = field(default=lambda steps: {})
 
     def is_enabled(self, config: CurationConfig) -> bool:
         """Whether a config has this stage switched on, and work for it."""
         section = getattr(config, self.name)
+        if self.kind is not None and (self.kind == "video") != config.is_of_videos:
+            return False
         if self.name == "verify" and not config.verify.verifiers:
+            return False
+        if self.name == "judge" and config.judge.judge is None:
             return False
         return getattr(section, "enabled", True)
 
@@ -82,6 +88,38 @@ class AllRawCaptions(Step):
         return {"raw_caption": batch["raw_captions"]}
 
 
+def _cut(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.videos import CutVideos
+
+    section = config.cut
+    return [
+        CutVideos(
+            adaptive_threshold=section.adaptive_threshold,
+            min_shot_frames=section.min_shot_frames,
+            min_seconds=section.min_seconds,
+            max_seconds=section.max_seconds,
+        )
+    ]
+
+
+def _motion(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.videos import MeasureMotion
+
+    return [MeasureMotion(rate=config.motion.rate, max_frames=config.motion.max_frames)]
+
+
+def _consistency(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.videos import MeasureConsistency
+
+    return [*_decoded(config), MeasureConsistency(scorer=config.embed.scorer)]
+
+
+def _judge(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.clip_captions import JudgeClips
+
+    return [*_decoded(config), JudgeClips(judge=config.judge.judge)]
+
+
 def _measure(config: CurationConfig) -> list[Step]:
     from turingvit_hf.curation.steps.decode import DecodeImages
     from turingvit_hf.curation.steps.hashes import HashImages
@@ -95,6 +133,8 @@ def _caption(config: CurationConfig) -> list[Step]:
     from turingvit_hf.curation.steps.captions import CaptionStep
 
     section = config.caption
+    if config.is_of_videos:
+        return _caption_clips(config)
     step = CaptionStep(
         captioners=section.captioners,
         styles=section.styles,
@@ -102,46 +142,73 @@ def _caption(config: CurationConfig) -> list[Step]:
         tagger=section.tagger,
         thresholds=config.thresholds.captions,
     )
-    return [*_decoded(bool(section.captioners)), AllRawCaptions(), step]
+    return [*(_decoded(config) if section.captioners else []), AllRawCaptions(), step]
+
+
+def _caption_clips(config: CurationConfig) -> list[Step]:
+    from turingvit_hf.curation.steps.clip_captions import CaptionClips
+
+    section = config.caption
+    step = CaptionClips(
+        captioners=section.captioners,
+        fuser=section.fuser,
+        use_raw=section.use_raw,
+        tagger=section.tagger,
+        # the limit of words is one for images: a clip's caption tells a course of events
+        thresholds=dataclasses.replace(config.thresholds.captions, max_words=None),
+    )
+    return [*(_decoded(config) if section.captioners else []), AllRawCaptions(), step]
 
 
 def _verify(config: CurationConfig) -> list[Step]:
     from turingvit_hf.curation.steps.verification import VerificationStep
 
-    return [*_decoded(), VerificationStep(verifiers=config.verify.verifiers, verify_raw=config.verify.verify_raw)]
+    return [
+        *_decoded(config),
+        VerificationStep(verifiers=config.verify.verifiers, verify_raw=config.verify.verify_raw),
+    ]
 
 
 def _embed(config: CurationConfig) -> list[Step]:
     from turingvit_hf.curation.steps.embeddings import EmbeddingStep
 
-    return [*_decoded(), EmbeddingStep(scorer=config.embed.scorer)]
+    if config.is_of_videos:
+        from turingvit_hf.curation.steps.clip_captions import EmbedClips
+
+        return [*_decoded(config), EmbedClips(scorer=config.embed.scorer)]
+    return [*_decoded(config), EmbeddingStep(scorer=config.embed.scorer)]
 
 
 def _scorer_facts(steps: list[Step]) -> dict[str, Any]:
-    from turingvit_hf.curation.steps.embeddings import EmbeddingStep
-
-    (step,) = (step for step in steps if isinstance(step, EmbeddingStep))
-    scorer = step.scorer
-    return {"scorer": scorer.name, "revision": scorer.revision, "tau": step.tau, "is_sigmoid": scorer.is_sigmoid}
+    (scorer,) = (step.scorer for step in steps if hasattr(step, "scorer"))  # pyrefly: ignore[missing-attribute]
+    return {"scorer": scorer.name, "revision": scorer.revision, "tau": scorer.tau, "is_sigmoid": scorer.is_sigmoid}
 
 
 def _ground(config: CurationConfig) -> list[Step]:
     from turingvit_hf.curation.steps.grounding import GroundingStep
 
-    return [*_decoded(), GroundingStep(detector=config.ground.detector, tagger=config.caption.tagger)]
+    return [*_decoded(config), GroundingStep(detector=config.ground.detector, tagger=config.caption.tagger)]
 
 
-def _decoded(is_needed: bool = True) -> list[Step]:
+def _decoded(config: CurationConfig) -> list[Step]:
+    """What makes the column `image`: a picture, or of a clip a tuple of frames."""
+    if config.is_of_videos:
+        from turingvit_hf.curation.steps.videos import ReadClips
+
+        return [ReadClips(num_frames=config.caption.num_frames)]
     from turingvit_hf.curation.steps.decode import DecodeImages
 
-    return [DecodeImages()] if is_needed else []
+    return [DecodeImages()]
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("measure", steps=_measure, decides=("quality",)),
+        Stage("cut", steps=_cut, explodes="chunks", kind="video"),
+        Stage("measure", steps=_measure, decides=("quality",), kind="image"),
         Stage("deduplicate", is_whole=True, thresholds=("duplicates",), decides=("duplicates",)),
+        Stage("motion", steps=_motion, decides=("quality", "motion"), kind="video"),
+        Stage("consistency", steps=_consistency, decides=("consistency",), kind="video"),
         Stage(
             "caption",
             steps=_caption,
@@ -149,8 +216,9 @@ STAGES = {
             thresholds=("captions",),
         ),
         Stage("verify", steps=_verify),
+        Stage("judge", steps=_judge, decides=("judge",), kind="video"),
         Stage("embed", steps=_embed, vectors=("image_embedding", "candidate_embeddings"), facts=_scorer_facts),
         Stage("score", is_whole=True, thresholds=("duplicates", "captions"), decides=("score",)),
-        Stage("ground", steps=_ground, decides=("grounding",)),
+        Stage("ground", steps=_ground, decides=("grounding",), kind="image"),
     )
 }

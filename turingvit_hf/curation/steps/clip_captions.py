@@ -29,7 +29,7 @@ CLIP, FUSED = "clip", "fused"
 class CaptionClips(Step):
     """Makes the column `candidates` of clips: their rows' own captions, the caption of the clip and the fused one.
 
-    It reads `image`, a tuple of frames, `clip_hash` and `raw_caption`. It also makes `frame_captions`, texts,
+    It reads `image`, a tuple of frames, `sha256` and `raw_caption`. It also makes `frame_captions`, texts,
     and `caption_failures` and `caption_usage` as `CaptionStep` does.
 
     Args:
@@ -40,7 +40,7 @@ class CaptionClips(Step):
     """
 
     name = "caption"
-    reads = ("image", "clip_hash", "raw_caption")
+    reads = ("image", "sha256", "raw_caption")
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class CaptionClips(Step):
 
     def _caption(self, model: ChatModel, batch: Batch, rows: list[int], columns: Batch) -> None:
         assert self.journal is not None
-        clips, hashes = ([batch[name][row] for row in rows] for name in ("image", "clip_hash"))
+        clips, hashes = ([batch[name][row] for row in rows] for name in ("image", "sha256"))
         of_frames = caption_frames(model, clips, hashes, self.journal)
         of_clips = caption_clips(model, clips, hashes, self.journal)
         texts = [[clean_caption(answer.text) for answer in answers if not answer.failure] for answers in of_frames]
@@ -128,7 +128,7 @@ class CaptionClips(Step):
 class JudgeClips(Step):
     """Adds a judge's marks for each clip with its last candidate, the fused caption where there is one.
 
-    It reads `image`, a tuple of frames, `clip_hash` and `candidates`. It makes `judge_quality`, `judge_relevance`,
+    It reads `image`, a tuple of frames, `sha256` and `candidates`. It makes `judge_quality`, `judge_relevance`,
     `judge_consistency` and their mean `judge_mean`, each 0 to 1, `judge_usage`, and `error`.
 
     Args:
@@ -136,7 +136,7 @@ class JudgeClips(Step):
     """
 
     name = "judge"
-    reads = ("image", "clip_hash", "candidates")
+    reads = ("image", "sha256", "candidates")
 
     def __init__(self, *, judge: Any):
         self._judge = Judge(build("judge", judge))
@@ -151,7 +151,7 @@ class JudgeClips(Step):
         rows = [row for row in range(size) if batch["image"][row] and batch["candidates"][row]]
         answers = self._judge.judge(
             [batch["image"][row] for row in rows],
-            [batch["clip_hash"][row] for row in rows],
+            [batch["sha256"][row] for row in rows],
             [batch["candidates"][row][-1]["text"] for row in rows],
             self.journal,
         )

@@ -12,7 +12,7 @@ from turingvit_hf.curation.models.scorers import Scorer
 from turingvit_hf.curation.steps.base import Batch, Step
 from turingvit_hf.curation.steps.decode import read_media
 from turingvit_hf.curation.video.motion import MIN_SIDE, measure_consistency, measure_motion, motion_frame_indices
-from turingvit_hf.curation.video.shots import cut_into_chunks, find_shots, read_rate
+from turingvit_hf.curation.video.shots import Chunk, cut_into_chunks, find_shots, read_rate
 from turingvit_hf.processing.geometry import uniform_frame_indices
 from turingvit_hf.processing.video_files import ClipError, read_frames
 
@@ -20,8 +20,9 @@ from turingvit_hf.processing.video_files import ClipError, read_frames
 class CutVideos(Step):
     """Cuts each video into shots, and shots into chunks of nearly equal length.
 
-    It reads `media`. It makes `sha256` of the file and `chunks`: for each chunk `start_ms`, `end_ms`, `first_frame`,
-    `num_frames`, `fps` and `shot`, which become columns of a row of its own; `fault` and `fault_detail` where the file
+    It reads `media`. It makes `chunks`: for each chunk `sha256`, over the file and the chunk's place in it,
+    `start_ms`, `end_ms`, `first_frame`, `num_frames`, `fps` and `shot`, which become columns of a row of its own;
+    `sha256` of the file for a video without chunks; `fault` and `fault_detail` where the file
     holds no frames or no shot is long enough, `error` where reading it failed for a reason that may pass.
 
     Args:
@@ -72,6 +73,7 @@ class CutVideos(Step):
         return found | {
             "chunks": [
                 {
+                    "sha256": _chunk_hash(found["sha256"], chunk),
                     "start_ms": chunk.start_ms,
                     "end_ms": chunk.end_ms,
                     "first_frame": chunk.first_frame,
@@ -88,26 +90,24 @@ class ReadClips(Step):
     """Reads a few frames of each chunk, at the centers of equal stretches.
 
     It reads `media`, `first_frame` and `num_frames`. It makes `image`, a tuple of uint8 (H, W, 3) frames, None where
-    they cannot be read; `width` and `height`; `clip_hash`, which names the chunk in journals; and `error`, since its
-    video could be read before.
+    they cannot be read; `width` and `height`; and `error`, since its video could be read before.
 
     Args:
         num_frames: frames a clip.
     """
 
     name = "read clips"
-    reads = ("media", "first_frame", "num_frames", "sha256")
-    drafts = ("image", "clip_hash")
+    reads = ("media", "first_frame", "num_frames")
+    drafts = ("image",)
 
     def __init__(self, *, num_frames: int = 8):
         self._num_frames = num_frames
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns."""
-        columns: Batch = {name: [] for name in ("image", "width", "height", "clip_hash", "error")}
-        stretches = zip(batch["media"], batch["first_frame"], batch["num_frames"], batch["sha256"], strict=True)
-        for media, first, count, sha256 in stretches:
-            row = {"clip_hash": f"{sha256}:{first}+{count}"} | self._read(media, first, count)
+        columns: Batch = {name: [] for name in ("image", "width", "height", "error")}
+        for media, first, count in zip(batch["media"], batch["first_frame"], batch["num_frames"], strict=True):
+            row = self._read(media, first, count)
             for name, values in columns.items():
                 values.append(row.get(name))
         return columns
@@ -198,6 +198,10 @@ def mean_embedding(vectors: np.ndarray | None) -> np.ndarray | None:
         return None
     mean = vectors.astype(np.float32).mean(0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float16)
+
+
+def _chunk_hash(file_hash: str, chunk: Chunk) -> str:
+    return hashlib.sha256(f"{file_hash}:{chunk.first_frame}+{chunk.num_frames}".encode()).hexdigest()
 
 
 def _frames_at(media: bytes | str, wanted: list[int]) -> list[np.ndarray]:

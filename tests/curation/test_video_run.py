@@ -1,0 +1,140 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""A folder of videos, curated from end to end: cut, measured, captioned, verified, judged, scored, exported, read."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.curation.run_cases import make_config, write_listing
+from tests.curation.video_files import encode, noisy, pan, still
+from turingvit_hf.curation.exports import export
+from turingvit_hf.curation.models.answers import Answer
+from turingvit_hf.curation.plans import plan
+from turingvit_hf.curation.prompts import Verdict, VideoScores
+from turingvit_hf.curation.report.page import write_report
+from turingvit_hf.curation.runs import run
+from turingvit_hf.data.source_recipe import SourceRecipe
+from turingvit_hf.data.sources import open_source
+from turingvit_hf.processing.video_files import read_frames
+
+
+class Critic:
+    """Judges and verifies by the caption: one that is about no button is not grounded."""
+
+    name = model = "critic"
+    revision, parameters = None, {}
+
+    def answer(self, questions, done):
+        for index, question in enumerate(questions):
+            if question.schema is Verdict:
+                value = {"grounded": "badly" not in question.prompt, "hallucinated_phrases": [], "quality": 4}
+            else:
+                assert question.schema is VideoScores
+                value = dict.fromkeys(("quality", "relevance", "consistency"), 0.8)
+            done(index, Answer(json.dumps(value), "stop"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    videos = {
+        "moving.mp4": encode([*pan(0, 40, 2), *pan(1, 30, 1)]),
+        "still.mp4": encode(still(2, 30)),
+        "noise.mp4": encode(noisy(3, 30)),
+        "short.mp4": encode(pan(4, 5, 1)),
+        "broken.mp4": b"no video",
+    }
+    for name, content in videos.items():
+        (folder / name).write_bytes(content)
+    (folder / "copy.mp4").write_bytes(videos["moving.mp4"])
+    rows = [{"file_name": name, "caption": f"The camera pans over {name}."} for name in (*videos, "copy.mp4")]
+    write_listing(folder, rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder, tmp_path_factory):
+    critic = {"kind": "tests.curation.test_video_run:Critic"}
+    return make_config(
+        folder,
+        log=tmp_path_factory.mktemp("log") / "asked",
+        sources=[{"path": str(folder), "name": "videos", "kind": "video"}],
+        shard_size=2,
+        cut={"max_seconds": 1.3, "min_seconds": 0.5},
+        verify={"verifiers": [critic]},
+        judge={"judge": critic},
+        # the stand-in's vectors follow from the bytes of a frame: frames of one clip are no more alike than others
+        thresholds={"quality": {"min_side": 32}, "consistency": {"low": None}, "motion": {"floor": 0.01}},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    outcomes = run(config, out)
+    return out, outcomes, pq.read_table(out / "rows.parquet").to_pylist()
+
+
+def test_every_clip_ends_somewhere(finished):
+    _, outcomes, rows = finished
+    assert outcomes.num_rows == len(rows) == outcomes.num_kept + outcomes.num_dropped + outcomes.num_errors
+    ends = sorted((row["key"], row["start_ms"], row["end_ms"], row["status"], row["drop_reason"]) for row in rows)
+    # the first by its id is kept, and so are all clips of one file
+    kept_file = next(row["key"] for row in rows if row["status"] == "kept")
+    other = ({"moving.mp4", "copy.mp4"} - {kept_file}).pop()
+    spans = [(0, 833), (833, 1667), (1667, 2917)]
+    assert [end for end in ends if end[0] == kept_file] == [(kept_file, *span, "kept", None) for span in spans]
+    duplicate = "exact duplicate"
+    assert [end for end in ends if end[0] == other] == [(other, *span, "dropped", duplicate) for span in spans]
+    reasons = {end[0]: end[4] for end in ends if end[0] not in (kept_file, other)}
+    assert reasons == {
+        "still.mp4": "frames are all alike",
+        "noise.mp4": "clip hardly moves",
+        "short.mp4": "no shot is long enough",
+        "broken.mp4": "video cannot be read",
+    }
+
+
+def test_kept_clips_have_captions_and_scores(finished):
+    _, _, rows = finished
+    for row in rows:
+        if row["status"] == "kept":
+            assert row["caption"]
+            assert row["judge_mean"] == pytest.approx(0.8)
+            assert row["motion"] > 0.01
+            assert row["overall"] is not None
+            assert row["num_candidates"] == 3
+            assert row["verdict_quality"] == 4
+
+
+def test_a_second_run_does_nothing_and_gives_the_same(finished, config):
+    out, _, _ = finished
+    before = (out / "rows.parquet").read_bytes()
+    run(config, out)
+    assert (out / "rows.parquet").read_bytes() == before
+
+
+def test_clips_are_exported_and_read_by_pretraining(finished, tmp_path):
+    out, outcomes, rows = finished
+    exported = export(out, tmp_path / "clips")
+    assert exported.num_rows == outcomes.num_kept
+    source = open_source(SourceRecipe(str(tmp_path / "clips"), kind="video", streaming=False))
+    assert len(source.rows) == outcomes.num_kept
+    spans = {row["sample_id"]: row for row in rows}
+    for index in range(len(source.rows)):
+        sample = source.rows[index]
+        frames, _ = read_frames(
+            sample[source.media_columns[0]] if source.media_columns[0] in sample else sample["mp4"]
+        )
+        assert len(frames) == spans[sample["sample_id"]]["num_frames"]
+        assert sample["txt"] == spans[sample["sample_id"]]["caption"]
+
+
+def test_plan_and_report_speak_of_clips(finished, config):
+    out, _, _ = finished
+    text = plan(config).describe()
+    assert "cut, deduplicate, motion, consistency, caption, verify, judge, embed, score" in text
+    assert "judge: " in text
+    page, _ = write_report(out)
+    assert "motion against consistency" in page.read_text()
