@@ -89,7 +89,7 @@ def test_every_clip_ends_somewhere(finished):
     assert [end for end in ends if end[0] == other] == [(other, *span, "dropped", duplicate) for span in spans]
     reasons = {end[0]: end[4] for end in ends if end[0] not in (kept_file, other)}
     assert reasons == {
-        "still.mp4": "frames are all alike",
+        "still.mp4": "clip hardly moves",
         "noise.mp4": "clip hardly moves",
         "short.mp4": "no shot is long enough",
         "broken.mp4": "video cannot be read",
