@@ -17,7 +17,7 @@ from turingvit_hf.curation.tables import digest_of
 # pictures of each kind that are shown
 GRID = 24
 # in which decisions are taken
-STAGE_ORDER = ("measure", "deduplicate", "consistency", "motion", "judge", "score", "ground")
+STAGE_ORDER = ("cut", "measure", "deduplicate", "motion", "consistency", "judge", "score", "ground")
 # whose distribution is shown; the last has no threshold of its own
 MEASURED = tuple(dict.fromkeys((*(rule.value for rule in RULES), "edge_share")))
 
