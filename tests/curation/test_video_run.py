@@ -8,12 +8,14 @@ import pytest
 
 from tests.curation.run_cases import make_config, write_listing
 from tests.curation.video_files import encode, noisy, pan, still
+from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.models.answers import Answer
 from turingvit_hf.curation.plans import plan
 from turingvit_hf.curation.prompts import Verdict, VideoScores
 from turingvit_hf.curation.report.page import write_report
 from turingvit_hf.curation.runs import run
+from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import open_source
 from turingvit_hf.processing.video_files import read_frames
@@ -129,6 +131,20 @@ def test_clips_are_exported_and_read_by_pretraining(finished, tmp_path):
         )
         assert len(frames) == spans[sample["sample_id"]]["num_frames"]
         assert sample["txt"] == spans[sample["sample_id"]]["caption"]
+
+
+def test_what_changes_an_answer_is_done_again_and_nothing_else(config):
+    def changed(**values):
+        caption = {**config.to_dict()["caption"], **values.pop("caption", {})}
+        other = config_from_dict({**config.to_dict(), **values, "caption": caption}, "test")
+        return {name for name, stage in STAGES.items() if stage.hash(other) != stage.hash(config)}
+
+    endpoint = {**config.caption.captioners[0], "base_url": "http://other:8000/v1", "prompt_price": 3.0}
+    assert changed(caption={"captioners": [endpoint]}) == set()
+    assert changed(caption={"captioners": [{**endpoint, "log": "other"}]}) == {"caption"}
+    assert changed(caption={"num_frames": 4}) == {"caption", "consistency", "verify", "judge", "embed"}
+    scorer = {"kind": "transformers", "model": "other", "device": "cuda"}
+    assert changed(embed={"scorer": scorer}) == {"consistency", "embed"}
 
 
 def test_plan_and_report_speak_of_clips(finished, config):

@@ -12,6 +12,24 @@ from turingvit_hf.curation.steps.base import Batch, Step
 
 # part of every stage's hash: raised when what the same config gives is stored differently
 FORMAT = 1
+# what is said of a model and does not change what it answers: where it is, how it is asked, what it costs
+HOW_ASKED = frozenset(
+    (
+        "base_url",
+        "api_key_variable",
+        "batch_size",
+        "concurrency",
+        "completion_price",
+        "device",
+        "give_up_after",
+        "max_retries",
+        "max_wait",
+        "prompt_price",
+        "requests_per_minute",
+        "timeout",
+        "tokens_per_minute",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,7 @@ class Stage:
         explodes: column of lists, each element of which becomes a row of its own in place of its row; None: none.
         vectors: columns of arrays, which go into a file of their own.
         kind: of the rows that it is for; None: of all.
+        further: values of other sections that its steps are made of.
         facts: what the steps know of their models once these are loaded, as plain values for the manifest.
     """
 
@@ -40,6 +59,7 @@ class Stage:
     explodes: str | None = None
     vectors: tuple[str, ...] = ()
     kind: Literal["image", "video"] | None = None
+    further: Callable[[CurationConfig], Any] = field(default=lambda config: None)
     facts: Callable[[list[Step]], dict[str, Any]] = field(default=lambda steps: {})
 
     def is_enabled(self, config: CurationConfig) -> bool:
@@ -59,7 +79,8 @@ class Stage:
         for name in ("enabled", "batch_size") if self.name != "score" else ("enabled",):
             section.pop(name, None)  # neither changes a value
         thresholds = dataclasses.asdict(config.thresholds)
-        return hash_of([FORMAT, self.name, section, {name: thresholds[name] for name in self.thresholds}, config.seed])
+        parts = [section, {name: thresholds[name] for name in self.thresholds}, self.further(config)]
+        return hash_of([FORMAT, self.name, _of_values(parts), config.seed])
 
     def decisions_hash(self, config: CurationConfig) -> str:
         """What rows are dropped by after it: they are counted again when it changes."""
@@ -86,6 +107,18 @@ class AllRawCaptions(Step):
     def __call__(self, batch: Batch) -> Batch:
         """Return `raw_caption` with lists in it."""
         return {"raw_caption": batch["raw_captions"]}
+
+
+def _of_values(value: Any) -> Any:
+    """The same without how models are asked."""
+    if isinstance(value, dict):
+        is_model = "model" in value or "kind" in value
+        return {name: _of_values(part) for name, part in value.items() if not (is_model and name in HOW_ASKED)}
+    return [_of_values(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _frames(config: CurationConfig) -> int | None:
+    return config.caption.num_frames if config.is_of_videos else None
 
 
 def _cut(config: CurationConfig) -> list[Step]:
@@ -208,16 +241,28 @@ STAGES = {
         Stage("measure", steps=_measure, decides=("quality",), kind="image"),
         Stage("deduplicate", is_whole=True, thresholds=("duplicates",), decides=("duplicates",)),
         Stage("motion", steps=_motion, decides=("quality", "motion"), kind="video"),
-        Stage("consistency", steps=_consistency, decides=("consistency",), kind="video"),
+        Stage(
+            "consistency",
+            steps=_consistency,
+            decides=("consistency",),
+            kind="video",
+            further=lambda config: [config.embed.scorer, _frames(config)],
+        ),
         Stage(
             "caption",
             steps=_caption,
             needs_media=lambda config: bool(config.caption.captioners),
             thresholds=("captions",),
         ),
-        Stage("verify", steps=_verify),
-        Stage("judge", steps=_judge, decides=("judge",), kind="video"),
-        Stage("embed", steps=_embed, vectors=("image_embedding", "candidate_embeddings"), facts=_scorer_facts),
+        Stage("verify", steps=_verify, further=_frames),
+        Stage("judge", steps=_judge, decides=("judge",), kind="video", further=_frames),
+        Stage(
+            "embed",
+            steps=_embed,
+            vectors=("image_embedding", "candidate_embeddings"),
+            facts=_scorer_facts,
+            further=_frames,
+        ),
         Stage("score", is_whole=True, thresholds=("duplicates", "captions"), decides=("score",)),
         Stage("ground", steps=_ground, decides=("grounding",), kind="image"),
     )
