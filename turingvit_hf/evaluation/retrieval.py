@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from turingvit_hf.evaluation.rankings import chance_of_a_hit, expected_hits
+
 
 QUERIES_AT_ONCE = 1024
 
@@ -30,17 +32,13 @@ def recall_at_k(similarity: Tensor, query_groups: Tensor, candidate_groups: Tens
         raise ValueError(f"k must be 1 or more, not {k}")
     if not bool(torch.isfinite(similarity).all()):
         raise ValueError("similarity has values that are not finite")
-    expected_hits = torch.zeros((), dtype=torch.float64)
+    hits = torch.zeros((), dtype=torch.float64)
     for scores, groups in zip(similarity.split(QUERIES_AT_ONCE), query_groups.split(QUERIES_AT_ONCE), strict=True):
         right = groups[:, None] == candidate_groups[None]
         if not bool(right.any(1).all()):
             raise ValueError(f"no candidate has group {int(groups[~right.any(1)][0])}")
-        best_right = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        num_above = (scores > best_right).sum(1)
-        num_tied = (scores == best_right).sum(1)
-        num_right = ((scores == best_right) & right).sum(1)
-        expected_hits += _chance_of_a_hit(num_tied, num_right, k - num_above).sum().cpu()
-    return float(expected_hits / len(query_groups))
+        hits += expected_hits(scores, right, ks=[k]).sum().cpu()
+    return float(hits / len(query_groups))
 
 
 def chance_at_k(query_groups: Tensor, candidate_groups: Tensor, *, k: int) -> float:
@@ -50,7 +48,7 @@ def chance_at_k(query_groups: Tensor, candidate_groups: Tensor, *, k: int) -> fl
     """
     num_right = (query_groups[:, None] == candidate_groups[None]).sum(1)
     num_candidates = torch.full_like(num_right, len(candidate_groups))
-    return float(_chance_of_a_hit(num_candidates, num_right, torch.full_like(num_right, k)).mean())
+    return float(chance_of_a_hit(num_candidates, num_right, torch.full_like(num_right, k)).mean())
 
 
 def retrieval_metrics(
@@ -83,6 +81,47 @@ def retrieval_metrics(
     return metrics
 
 
+def retrieval_hits(
+    image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, *, ks: Sequence[int], queries_at_once: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Whether each image finds one of its captions and each caption its image among the k nearest, float64 in [0, 1].
+
+    Each caption stands for itself, as in the usual figures of COCO and Flickr30K. Queries are taken in chunks, so that
+    memory grows with `queries_at_once` times the number of candidates, and 100,000 by 100,000 fits.
+
+    Args:
+        image_embeds: (N, E) embeddings of the images, of any length.
+        text_embeds: (M, E) embeddings of the captions, of any length.
+        image_of_text: (M,) int64 the row of each caption's image; every image has one or more.
+        ks: the ranks.
+        queries_at_once: rows of a chunk.
+
+    Returns:
+        of images (len(ks), N) and of captions (len(ks), M), on the CPU; see `expected_hits` for ties.
+
+    Raises:
+        ValueError: an image has no caption, a caption no image, or an embedding is not finite.
+    """
+    if len(image_of_text) != len(text_embeds):
+        raise ValueError(f"{len(text_embeds)} texts and the images of {len(image_of_text)}: there must be as many")
+    images_NE = nn.functional.normalize(image_embeds.float(), dim=-1)
+    texts_ME = nn.functional.normalize(text_embeds.float(), dim=-1)
+    image_ids = torch.arange(len(images_NE), device=images_NE.device)
+    image_of_text = image_of_text.to(images_NE.device)
+
+    def hits(queries: Tensor, candidates: Tensor, query_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        chunks = []
+        for rows, ids in zip(queries.split(queries_at_once), query_ids.split(queries_at_once), strict=True):
+            right = ids[:, None] == candidate_ids[None]
+            chunks.append(expected_hits(rows @ candidates.T, right, ks=ks).cpu())
+        return torch.cat(chunks, dim=1)
+
+    return (
+        hits(images_NE, texts_ME, image_ids, image_of_text),
+        hits(texts_ME, images_NE, image_of_text, image_ids),
+    )
+
+
 @torch.inference_mode()
 def embed_pairs(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
     """The embeddings of images and texts, (N, E) each, on the CPU in fp32 and in the order of the batches.
@@ -101,13 +140,3 @@ def embed_pairs(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tu
         texts.append(outputs.text_embeds.float().cpu())
     model.train(was_training)
     return torch.cat(images), torch.cat(texts)
-
-
-def _chance_of_a_hit(num_candidates: Tensor, num_right: Tensor, num_draws: Tensor) -> Tensor:
-    """The chance that draws without replacement hit a right candidate, elementwise; 0 where there is no draw left."""
-    miss = torch.ones(num_candidates.shape, dtype=torch.float64, device=num_candidates.device)
-    for draw in range(int(num_draws.max())):
-        wrong_left = (num_candidates - num_right - draw).clamp(min=0)
-        factor = wrong_left / (num_candidates - draw).clamp(min=1)
-        miss = torch.where(draw < num_draws, miss * factor, miss)
-    return 1 - miss

@@ -1,0 +1,104 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""The classes of a data set: their names, and which one a row's label means."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turingvit_hf.errors import BadRowError, InputError
+
+
+# the files of timm that list the synsets of each, in the order of their class numbers
+TIMM_LISTS = {
+    "imagenet-1k": "imagenet_synsets.txt",
+    "imagenet-a": "imagenet_a_synsets.txt",
+    "imagenet-r": "imagenet_r_synsets.txt",
+}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set.
+
+    Attributes:
+        keys: what labels call them, such as WordNet ids.
+        names: what prompts call them.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def index_of(self, label: Any) -> int:
+        """The number of the class that a label means: by key, by name, or by the number itself.
+
+        Raises:
+            BadRowError: there is no such class.
+        """
+        if isinstance(label, bool) or label is None:
+            raise BadRowError("row has no label", repr(label))
+        text = str(label).strip()
+        for entries in (self.keys, self.names):
+            if not isinstance(label, int) and text in entries:
+                return entries.index(text)
+        if text.isdecimal() and int(text) < len(self.names):
+            return int(text)
+        raise BadRowError("label is none of the classes", repr(label))
+
+
+def read_classes(source: str | Path) -> Classes:
+    """The classes that a file or one of TIMM_LISTS names.
+
+    A text file has one name a line. A JSON file has a list of names, or an object of key and name: `{"n01440764":
+    "tench", ...}`, where keys are what labels and folders are called; its order is that of numbered labels.
+
+    The lists are those of timm (Apache-2.0), names are the first of WordNet's, not the hand-made ones of CLIP.
+
+    Raises:
+        InputError: there is no such file, it holds something else or a name twice, or timm is not installed.
+    """
+    if str(source) in TIMM_LISTS:
+        return _classes_of_timm(str(source))
+    path = Path(source).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+        entries = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the classes {str(source)!r}: {error}; it is a file or one of {', '.join(TIMM_LISTS)}"
+        ) from error
+    pairs = entries.items() if isinstance(entries, dict) else ((name, name) for name in entries)
+    if not isinstance(entries, dict | list) or not entries:
+        raise InputError(f"{path} holds no list of names and no object of key and name")
+    return make_classes(list(pairs), str(path))
+
+
+def make_classes(pairs: Sequence[tuple[Any, Any]], source: str) -> Classes:
+    """The classes of pairs of key and name.
+
+    Raises:
+        InputError: a key or name is no text, or a key stands twice.
+    """
+    for key, name in pairs:
+        if not isinstance(key, str) or not isinstance(name, str) or not name.strip():
+            raise InputError(f"{source}: a class is a text, not {name!r}")
+    keys = tuple(key.strip() for key, _ in pairs)
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"{source}: the class {twice!r} stands twice")
+    return Classes(keys, tuple(name.strip() for _, name in pairs))
+
+
+def _classes_of_timm(name: str) -> Classes:
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"the classes {name!r} come from timm: pip install 'turingvit_hf[teachers]', or give a file with them"
+        )
+    folder = Path(spec.origin).parent / "data" / "_info"
+    lemmas = dict(line.split("\t", 1) for line in (folder / "imagenet_synset_to_lemma.txt").read_text().splitlines())
+    synsets = (folder / TIMM_LISTS[name]).read_text().split()
+    # two pairs of WordNet's words are each the name of two classes (crane, maillot): keys tell them apart
+    return Classes(tuple(synsets), tuple(lemmas[synset].split(",")[0].strip() for synset in synsets))
