@@ -47,15 +47,14 @@ def explain(path: str | Path, sample_id: str) -> Explanation:
     """
     run = RunFolder(path)
     found = [row for row in run.iterate_rows() if row["sample_id"].startswith(sample_id)] if sample_id else []
+    found = [row for row in found if row["sample_id"] == sample_id] or found
     if not found:
         raise InputError(f"no sample of {run.path} has an id that begins with {sample_id!r}")
     if len(found) > 1:
         names = ", ".join(row["sample_id"] for row in found[:5])
         raise InputError(f"{len(found)} samples have an id that begins with {sample_id!r}: {names}")
     thresholds = run.config.thresholds
-    return Explanation(
-        found[0] | {"best": best_of(found[0], thresholds)}, judge_row(found[0], thresholds), thresholds
-    )
+    return Explanation(found[0] | {"best": best_of(found[0], thresholds)}, judge_row(found[0], thresholds), thresholds)
 
 
 def as_table(explanation: Explanation) -> Group:

@@ -98,7 +98,7 @@ def _draw_value(name: str, pairs: Sequence[tuple[float, str]], thresholds: Thres
             axes.set_title(f"kept where {sign} {threshold:g}", fontsize=9, color=LINE, loc="right")
     axes.set_xlabel(NAMES.get(name, name))
     axes.set_ylabel("rows")
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
@@ -136,7 +136,7 @@ def draw_captions(summary: Summary) -> str | None:
         axes.set_xlabel(name)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("candidates")
-    right.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, frameon=False, loc="upper right")
     return _png(figure)
 
 
@@ -177,7 +177,7 @@ def draw_clips(summary: Summary, thresholds: Thresholds) -> str | None:
     axes.set_xscale("symlog", linthresh=1e-4)
     axes.set_xlabel(NAMES["motion"])
     axes.set_ylabel(NAMES["adjacent_mean"])
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
     return _png(figure)
 
 
