@@ -126,3 +126,12 @@ def test_the_report_command_names_its_files(finished):
     refused = CliRunner().invoke(app, ["curate", "report", str(finished.parent)])
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", ["report", "tune", "explain"])
+def test_help_has_an_example(command):
+    result = CliRunner().invoke(app, ["curate", command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: turingvit curate {command} my-run" in " ".join(result.output.split())
+    assert command in CliRunner().invoke(app, ["curate", "--help"]).output
+    assert "curate" in CliRunner().invoke(app, ["--help"]).output

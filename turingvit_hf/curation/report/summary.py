@@ -111,7 +111,8 @@ class Summary:
 
 
 def summarize(rows: Iterable[dict[str, Any]], thresholds: Thresholds, *, seed: int = 0) -> Summary:
-    """Return the summary of a run's rows, in one pass; only rows that are shown stay in memory.
+    """Return the summary of a run's rows, in one pass. Of rows that are not shown their measured values alone stay in
+    memory, about 1.5 kB a row that has six candidates.
 
     Args:
         rows: as `RunFolder.iterate_rows` yields them.
