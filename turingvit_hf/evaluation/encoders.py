@@ -26,7 +26,7 @@ class Encoder(Protocol):
     """Anything whose images, and texts if it has them, become vectors; all that the evaluations ask of a model."""
 
     def image_features(self, images: Sequence[np.ndarray], kind: str) -> Tensor:
-        """The features (N, D) float32 on the CPU of uint8 images (3, H, W), at least one; `kind` is one of FEATURES."""
+        """The features (N, D) float32 on the CPU of uint8 images (3, H, W), at least one; `kind`: see FEATURES."""
         ...
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -76,7 +76,7 @@ class TransformersEncoder:
         if not self.has_texts and network.main_input_name != "pixel_values":
             raise InputError(f"{model!r} has no image encoder that can be asked: it is a {type(network).__name__}")
         self.network: Any = network.to(device).eval()
-        self.processor = _load(AutoProcessor, model, revision) if self.has_texts else None
+        self.processor: Any = _load(AutoProcessor, model, revision) if self.has_texts else None
         self.image_processor: Any = (
             self.processor.image_processor if self.processor else _load(AutoImageProcessor, model, revision)
         )
@@ -130,7 +130,7 @@ class TransformersEncoder:
 
     def prepare_texts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
         """What the model is called with for texts."""
-        assert self.processor is not None
+        self._require_texts()
         # SigLIP reads its embedding off the last token, padding or not
         padding = "max_length" if self.network.config.model_type.startswith("siglip") else True
         return self.processor(
@@ -169,7 +169,8 @@ class TransformersEncoder:
 
     def _num_patches(self, image: np.ndarray) -> int:
         if isinstance(self.image_processor, TuringViTImageProcessor):
-            return self.image_processor.get_number_of_image_patches(*image.shape[1:], self.image_options)
+            height, width = image.shape[1:]
+            return self.image_processor.get_number_of_image_patches(height, width, self.image_options)
         if hasattr(self.image_processor, "max_num_patches"):
             return self.image_options.get("max_num_patches", self.image_processor.max_num_patches)
         config = getattr(self.network.config, "vision_config", self.network.config)

@@ -45,10 +45,20 @@ def class_embeddings(
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         texts = tokenize(prompts[start : start + PROMPTS_AT_ONCE])
         features_ME = model.get_text_features(**{name: value.to(device) for name, value in texts.items()})
-        embeddings.append(nn.functional.normalize(features_ME.pooler_output.float(), dim=-1).cpu())
+        embeddings.append(features_ME.pooler_output.float().cpu())
     model.train(was_training)
-    means_CE = torch.cat(embeddings).unflatten(0, (len(class_names), len(templates))).mean(1)
-    return nn.functional.normalize(means_CE, dim=-1)
+    return mean_of_prompts(torch.cat(embeddings), len(class_names))
+
+
+def mean_of_prompts(prompt_embeds: Tensor, num_classes: int) -> Tensor:
+    """One embedding for each class, (C, E) float32 of length 1: the mean of its prompts' normalized embeddings.
+
+    Args:
+        prompt_embeds: (C times the number of templates, E) of any length, those of one class after the other.
+        num_classes: C.
+    """
+    prompts_CPE = nn.functional.normalize(prompt_embeds.float(), dim=-1).unflatten(0, (num_classes, -1))
+    return nn.functional.normalize(prompts_CPE.mean(1), dim=-1)
 
 
 def zero_shot_metrics(

@@ -1,0 +1,164 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Features of whole data sets, kept in shards, with what belongs to each image."""
+
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from turingvit_hf.errors import BadRowError, InputError
+from turingvit_hf.evaluation.classes import Classes
+from turingvit_hf.evaluation.datasets import EvaluationData
+from turingvit_hf.evaluation.encoders import Encoder
+from turingvit_hf.evaluation.shards import Shard, make_shards
+
+
+# of one file of features; batches never reach over it, so that neither resuming nor more processes change a figure
+IMAGES_PER_SHARD = 256
+TEXTS_PER_SHARD = 2048
+# images are decoded while the model works, so many at a time
+DECODERS = 4
+DECODED_AT_ONCE = 64
+
+
+class ImageFeatures(NamedTuple):
+    """What became of the images of a data set.
+
+    Attributes:
+        features: (N, D) float32 of those that could be read.
+        texts: of each the class, a number, or its captions, a list.
+        left_out: how many could not be used, by reason.
+    """
+
+    features: Tensor
+    texts: list[Any]
+    left_out: dict[str, int]
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes (N,) int64."""
+        return torch.tensor(self.texts, dtype=torch.int64)
+
+
+class FeatureStore:
+    """Features of one model, each computed once and kept in a folder.
+
+    Args:
+        encoder: the model.
+        identity: everything that its features depend on, as JSON has it.
+        folder: where they are kept.
+        processes: which of how many this is.
+    """
+
+    def __init__(self, encoder: Encoder, identity: Mapping[str, Any], folder: Path, processes: PartialState):
+        self._encoder = encoder
+        self._identity = dict(identity)
+        self._folder = folder
+        self._processes = processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that makes figures of the features."""
+        return self._processes.is_main_process
+
+    def images(self, data: EvaluationData, kind: str, classes: Classes | None = None) -> ImageFeatures:
+        """The features of all images, with their classes, or with captions where no classes are given. Collective.
+
+        Raises:
+            InputError: none of the images can be used, or features cannot be kept.
+        """
+
+        def make(number: int) -> Shard:
+            start = number * IMAGES_PER_SHARD
+            pictures, texts, left_out = [], [], Counter()
+            features = []
+            for found in _decoded(data, range(start, min(start + IMAGES_PER_SHARD, len(data))), classes):
+                if isinstance(found, BadRowError):
+                    left_out[found.reason] += 1
+                    continue
+                pictures.append(found[0])
+                texts.append(found[1])
+                if len(pictures) == DECODED_AT_ONCE:
+                    features.append(self._encoder.image_features(pictures, kind))
+                    pictures = []
+            if pictures:
+                features.append(self._encoder.image_features(pictures, kind))
+            tensors = {"features": torch.cat(features)} if features else {}
+            return Shard(tensors, {"texts": texts, "left_out": dict(left_out)})
+
+        spec = self._identity | {"kind": kind, "images_per_shard": IMAGES_PER_SHARD, "data": identity_of_data(data)}
+        spec["classes"] = None if classes is None else [classes.keys, classes.names]
+        num_shards = -(-len(data) // IMAGES_PER_SHARD)
+        shards = make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
+        left_out = sum((Counter(shard.notes["left_out"]) for shard in shards), Counter())
+        features = [shard.tensors["features"] for shard in shards if shard.tensors]
+        if not features:
+            raise InputError(f"none of the {len(data)} images of {data.source.recipe.path!r} can be used: {left_out}")
+        texts = [text for shard in shards for text in shard.notes["texts"]]
+        return ImageFeatures(torch.cat(features), texts, dict(left_out))
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """The features (M, E) of texts, at least one. Collective."""
+
+        def make(number: int) -> Shard:
+            start = number * TEXTS_PER_SHARD
+            return Shard({"features": self._encoder.text_features(texts[start : start + TEXTS_PER_SHARD])}, {})
+
+        digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+        spec = self._identity | {"texts": digest, "texts_per_shard": TEXTS_PER_SHARD}
+        num_shards = -(-len(texts) // TEXTS_PER_SHARD)
+        shards = make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
+        return torch.cat([shard.tensors["features"] for shard in shards])
+
+
+def identity_of_data(data: EvaluationData) -> dict[str, Any]:
+    """What tells data from others: where they are and how they are read, and of a local file or folder its age."""
+    recipe = data.source.recipe
+    return {
+        "path": recipe.path,
+        "split": recipe.split,
+        "media_columns": data.source.media_columns,
+        "text_column": data.text_column,
+        "root": str(data.source.root),
+        "num_rows": len(data),
+        "crop_border": data.crop_border,
+        "files": identity_of_files(recipe.path),
+    }
+
+
+def identity_of_files(path: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a local file, or of the files that lie in a folder; nothing of other paths."""
+    place = Path(path).expanduser()
+    files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _decoded(
+    data: EvaluationData, indices: range, classes: Classes | None
+) -> Iterator[tuple[np.ndarray, Any] | BadRowError]:
+    """Each image with its class or captions, or why it cannot be used, in order; decoded some images ahead."""
+
+    def read(index: int) -> tuple[np.ndarray, Any] | BadRowError:
+        try:
+            row = data.rows[index]
+            text = data.captions(row) if classes is None else classes.index_of(row.get(data.text_column))
+            return data.image(row), text
+        except BadRowError as error:
+            return error
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waiting: deque[Future[tuple[np.ndarray, Any] | BadRowError]] = deque()
+        for index in indices:
+            waiting.append(pool.submit(read, index))
+            if len(waiting) > 2 * DECODERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,104 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""What `turingvit evaluate` can be told, and what of it fits together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turingvit_hf.errors import InputError
+from turingvit_hf.evaluation.encoders import FEATURES
+from turingvit_hf.evaluation.prompts import TEMPLATES
+
+
+TASKS = ("zero-shot", "retrieval", "knn", "linear-probe")
+PROBES = ("knn", "linear-probe")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to evaluate on what.
+
+    Attributes:
+        model: a folder or hub id of a dual encoder, or for k-NN and linear probes of a tower.
+        task: one of TASKS.
+        data: the images, see `open_evaluation_data`.
+        out: the folder of results and features.
+        name: of the data, such as `"imagenet-v2"`; the report's figures stand beside those of the same name. None:
+            the last part of its path.
+        split: of a hub data set, or of Karpathy's.
+        train_data: for k-NN and linear probes, the images whose classes are known.
+        train_split: of it.
+        images: the folder that a JSON file of captions names its files from.
+        classes: a file of class names, or one of the lists that `read_classes` knows; None: those of the data.
+        templates: a name of TEMPLATES, or prompts with `{}`.
+        canonicalize: whether prompts and captions are lower-cased and lose their punctuation.
+        features: what k-NN and linear probes look at, see `TransformersEncoder.image_features`.
+        shots: images of each class to train on; None: all.
+        neighbors: k of k-NN.
+        media_column: column of the images; None looks for the usual names.
+        text_column: column of labels or captions; None looks for the usual names.
+        max_samples: images of the data, from the front.
+        max_captions: of one image, from the front, such as 5 for COCO.
+        crop_border: pixels to cut off on each side.
+        image_size: see `TransformersEncoder`, as the four below.
+        max_patches: of one image.
+        tokens_per_batch: patches of a batch.
+        revision: of a hub model.
+        dtype: of the weights.
+        device: None takes an accelerator where there is one.
+        seed: of bootstrap, of few shots and of what the sweep of a probe holds out.
+    """
+
+    model: str
+    task: str
+    data: str
+    out: str | Path
+    name: str | None = None
+    split: str = "test"
+    train_data: str | None = None
+    train_split: str = "train"
+    images: str | None = None
+    classes: str | None = None
+    templates: str | Sequence[str] = "photo"
+    canonicalize: bool = False
+    features: str = "pooled"
+    shots: int | None = None
+    neighbors: int = 20
+    media_column: str | None = None
+    text_column: str | None = None
+    max_samples: int | None = None
+    max_captions: int | None = None
+    crop_border: int = 0
+    image_size: int | None = None
+    max_patches: int | None = None
+    tokens_per_batch: int = 16_384
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    seed: int = 0
+
+
+def check(options: EvaluationOptions) -> None:
+    """Refuses options that fit no evaluation, before anything is loaded.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if options.task not in TASKS:
+        raise InputError(f"task={options.task!r}: allowed are {', '.join(TASKS)}")
+    if options.features not in FEATURES:
+        raise InputError(f"features={options.features!r}: allowed are {', '.join(FEATURES)}")
+    needs_training = options.task in PROBES
+    if needs_training != (options.train_data is not None):
+        raise InputError(
+            f"task={options.task!r} {'needs' if needs_training else 'has no use for'} train_data, images whose "
+            "classes are known"
+        )
+    if isinstance(options.templates, str) and options.templates not in TEMPLATES:
+        raise InputError(f"templates={options.templates!r}: allowed are {', '.join(TEMPLATES)}, or prompts with {{}}")
+    for name in ("shots", "neighbors", "max_captions"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: it is 1 or more")
+    if (out := Path(options.out).expanduser()).is_file():
+        raise InputError(f"{out} is a file; the output is a folder")

@@ -1,0 +1,65 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Results as a table in the manner of the TuringViT report's, its columns beside ours."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+# Percent, as the project page of the report prints them (https://turingvit.github.io); none of them was measured here.
+REPORTED_MODELS = ("MobileCLIP2-L", "SigLIP2-L", "Seed1.5-ViT", "TuringViT-18L", "TuringViT-24L")
+REPORTED: dict[tuple[str, str], tuple[float | None, ...]] = {
+    ("imagenet-1k", "top1"): (81.9, 83.1, 83.6, 83.1, 83.9),
+    ("imagenet-v2", "top1"): (74.7, 77.4, 77.6, 77.6, 78.0),
+    ("objectnet", "top1"): (75.3, 84.4, 79.2, 79.7, 81.1),
+    ("imagenet-a", "top1"): (69.0, 84.3, 85.5, 87.9, 89.7),
+    ("imagenet-r", "top1"): (91.7, 95.7, 95.2, 95.0, 95.3),
+    ("imagenet-sketch", "top1"): (69.8, 75.5, 74.1, 72.8, 73.6),
+    ("coco", "text_to_image_R@1"): (51.6, 55.3, None, 58.6, 59.4),
+    ("coco", "image_to_text_R@1"): (69.0, 71.4, None, 75.9, 76.0),
+    ("flickr30k", "text_to_image_R@1"): (77.2, 85.0, None, 85.7, 86.0),
+    ("flickr30k", "image_to_text_R@1"): (92.0, 95.2, None, 95.3, 96.3),
+}
+TASK_OF_REPORT = {"imagenet": "zero-shot", "objectnet": "zero-shot", "coco": "retrieval", "flickr30k": "retrieval"}
+
+
+def make_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of results: a row for each figure, ours with its interval, then the report's, in percent.
+
+    Beside our own figures the report's stand only where data set, task and figure are the same; they were measured by
+    its authors, with their prompts.
+
+    Args:
+        results: what `run_evaluation` returned, in the order of the rows.
+    """
+    models = list(dict.fromkeys(result["model"] for result in results))
+    figures: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for result in results:
+        for name, figure in result["figures"].items():
+            figures.setdefault((result["name"], result["task"], name), {})[result["model"]] = figure
+    lines = [_row(["data", "task", "figure", *(f"{model} (ours)" for model in models), *REPORTED_MODELS])]
+    lines.append("|---" * (3 + len(models) + len(REPORTED_MODELS)) + "|")
+    for (data, task, name), ours in figures.items():
+        is_reported = TASK_OF_REPORT.get(data.partition("-")[0]) == task
+        reported = REPORTED.get((data, name)) if is_reported else None
+        cells = [_cell(ours.get(model)) for model in models]
+        others = ["-" if value is None else f"{value:.1f}" for value in reported or [None] * len(REPORTED_MODELS)]
+        lines.append(_row([data, task, name, *cells, *others]))
+    return "\n".join(lines) + "\n"
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """All results that lie in a folder, in the order of their files' names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    low, high = figure["interval"]
+    return f"{100 * figure['value']:.1f} ({100 * low:.1f} … {100 * high:.1f})"
