@@ -11,7 +11,7 @@ import numpy as np
 from turingvit_hf.curation.decisions import RULES, Thresholds
 from turingvit_hf.curation.optional import require
 from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
-from turingvit_hf.curation.report.summary import STAGE_ORDER, Summary
+from turingvit_hf.curation.report.summary import STAGE_ORDER, STATUSES, Measured, Summary
 
 
 COLORS = {KEPT: "#2a78b5", DROPPED: "#d9822b", ERROR: "#8a8f98"}
@@ -65,13 +65,12 @@ def draw_funnel(summary: Summary) -> str:
 
 def draw_values(summary: Summary, thresholds: Thresholds) -> list[tuple[str, str]]:
     """A histogram of each measured value, with its thresholds: (what it is, picture)."""
-    return [(NAMES.get(name, name), _draw_value(name, pairs, thresholds)) for name, pairs in summary.values.items()]
+    return [(NAMES.get(name, name), _draw_value(name, found, thresholds)) for name, found in summary.values.items()]
 
 
-def _draw_value(name: str, pairs: Sequence[tuple[float, str]], thresholds: Thresholds) -> str:
+def _draw_value(name: str, found: Measured, thresholds: Thresholds) -> str:
     figure, axes = _figure(4.2, 2.5)
-    values = np.array([value for value, _ in pairs])
-    statuses = np.array([status for _, status in pairs])
+    values, marks = np.array(found.values), np.array(found.marks)
     is_log = name in LOGARITHMIC and values.max() > 0 and values.max() > 20 * max(np.median(values), 1e-12)
     is_log = is_log and (values > 0).any()
     if is_log:
@@ -82,7 +81,7 @@ def _draw_value(name: str, pairs: Sequence[tuple[float, str]], thresholds: Thres
     else:
         low, high = values.min(), values.max()
         bins = np.linspace(low, high if high > low else low + 1, 41)
-    parts = [(status, values[statuses == status]) for status in (KEPT, DROPPED, ERROR) if (statuses == status).any()]
+    parts = [(status, values[marks == mark]) for mark, status in enumerate(STATUSES) if (marks == mark).any()]
     axes.hist(
         [part for _, part in parts],
         bins,
@@ -120,10 +119,11 @@ def draw_scores(summary: Summary) -> str | None:
 
 def draw_captions(summary: Summary) -> str | None:
     """How long candidates are, and how much their words' entropy is."""
-    if not summary.captions:
+    if not summary.words.values:
         return None
     figure, (left, right) = _figure(6.4, 2.5, columns=2)
-    words, entropy, chosen = (np.array(column) for column in zip(*summary.captions, strict=True))
+    words, entropy = np.array(summary.words.values), np.array(summary.entropy.values)
+    chosen = np.array(summary.words.marks) == 1
     for axes, values, name in ((left, words, "words"), (right, entropy, "entropy of words, bits")):
         bins = np.arange(0, words.max() + 2) - 0.5 if axes is left and words.max() < 60 else 40
         axes.hist(
