@@ -3,7 +3,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +106,7 @@ def draw_scores(summary: Summary) -> str | None:
     if not summary.scores:
         return None
     figure, axes = _figure(4.6, 3.2)
-    text, gap, overall = np.array(_thinned(summary.scores)).T
+    text, gap, overall = _thinned(np.array(summary.scores).reshape(-1, 3)).T
     points = axes.scatter(gap, text, c=overall, s=6, cmap="viridis", rasterized=True)
     figure.colorbar(points, label="overall score")
     axes.set_xlabel("alignment less ambiguity, at most 0")
@@ -181,7 +180,8 @@ def draw_clips(summary: Summary, thresholds: Thresholds) -> str | None:
     return _png(figure)
 
 
-def _thinned(points: Sequence[Any]) -> Sequence[Any]:
+def _thinned(points: Any) -> Any:
+    """At most `MAX_POINTS` of a list or of the rows of an array."""
     return points[:: max(1, -(-len(points) // MAX_POINTS))]
 
 

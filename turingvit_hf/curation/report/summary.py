@@ -85,7 +85,7 @@ class Summary:
         values: of each measured value all that were measured, marked by the place of the row's status in `STATUSES`.
         wins: of captions written or found, by (what, name): how many there were, were eligible and were chosen.
         words, entropy: of each candidate, marked 1 if it was chosen.
-        scores: (text quality, alignment - ambiguity, overall) of the best candidates.
+        scores: of the best candidates in turn text quality, alignment - ambiguity, overall.
         clips: (motion, mean cosine of adjacent frames, status) of each clip.
         duplicates: the rows that were dropped as duplicates, by the row that was kept.
         kept, dropped, borderline, grounded: rows to show.
@@ -98,7 +98,7 @@ class Summary:
     wins: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     words: Measured = field(default_factory=Measured)
     entropy: Measured = field(default_factory=Measured)
-    scores: list[tuple[float, float, float]] = field(default_factory=list)
+    scores: array = field(default_factory=lambda: array("d"))
     clips: list[tuple[float, float, str]] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     kept: list[Shown] = field(default_factory=list)
@@ -205,7 +205,7 @@ def _add_captions(summary: Summary, row: Mapping[str, Any], thresholds: Threshol
             summary.entropy.add(candidate["entropy"], is_best)
         if is_best and candidate.get("overall") is not None:
             gap = candidate["alignment"] - candidate["ambiguity"]
-            summary.scores.append((candidate["text_quality"], gap, candidate["overall"]))
+            summary.scores.extend((candidate["text_quality"], gap, candidate["overall"]))
 
 
 def _add_shown(summary: Summary, row: dict[str, Any], judged: Judged, thresholds: Thresholds, seed: int) -> None:
