@@ -184,9 +184,6 @@ class TransformersEncoder:
             self._require_texts()
             return _pooled(self.network.get_image_features(**moved)).float().cpu()
         tower = next((getattr(self.network, name) for name in TOWERS if hasattr(self.network, name)), self.network)
-        if "pixel_attention_mask" in moved and self.has_texts:
-            # the tower alone has another name for it than the whole model
-            moved["attention_mask"] = moved.pop("pixel_attention_mask")
         outputs = tower(**moved)
         if kind == "mean":
             return _mean_of_patches(outputs.last_hidden_state.float(), moved, tower.config).cpu()
@@ -235,9 +232,8 @@ def _mean_of_patches(tokens: Tensor, inputs: Mapping[str, Tensor], config: Any) 
     """The mean (N, D) of patch tokens that are packed (T, D), padded (N, L, D) with a mask, or follow class tokens."""
     if "image_grid_thw" in inputs:
         return torch.stack([image.mean(0) for image in split_by_image(tokens, inputs["image_grid_thw"])])
-    mask = inputs.get("attention_mask", inputs.get("pixel_attention_mask"))
-    if mask is not None:
-        weights_NL1 = mask[..., None].to(tokens.dtype)
+    if "pixel_attention_mask" in inputs:
+        weights_NL1 = inputs["pixel_attention_mask"][..., None].to(tokens.dtype)
         return (tokens * weights_NL1).sum(1) / weights_NL1.sum(1)
     height, width = inputs["pixel_values"].shape[-2:]
     num_patches = (height // config.patch_size) * (width // config.patch_size)

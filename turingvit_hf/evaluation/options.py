@@ -102,3 +102,29 @@ def check(options: EvaluationOptions) -> None:
             raise InputError(f"{name}={value}: it is 1 or more")
     if (out := Path(options.out).expanduser()).is_file():
         raise InputError(f"{out} is a file; the output is a folder")
+
+
+def describe(options: EvaluationOptions) -> str:
+    """A few words on what tells results of one model, task and data set apart, such as `"pooled, 5 shots"`."""
+    words = []
+    if options.task == "zero-shot":
+        named = isinstance(options.templates, str)
+        words.append(str(options.templates) if named else " / ".join(options.templates))
+    if options.task in PROBES:
+        words.append(options.features)
+    if options.task == "knn":
+        words.append(f"{options.neighbors} neighbors")
+    if options.canonicalize and options.task not in PROBES:
+        words.append("canonical")
+    for name, text in (
+        ("shots", "{} shots"),
+        ("max_captions", "{} captions"),
+        ("max_samples", "first {}"),
+        ("image_size", "{} px"),
+        ("max_patches", "{} patches"),
+    ):
+        if (value := getattr(options, name)) is not None:
+            words.append(text.format(value))
+    if options.dtype != "float32":
+        words.append(options.dtype)
+    return ", ".join(words)

@@ -34,18 +34,18 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
         results: what `run_evaluation` returned, in the order of the rows.
     """
     models = list(dict.fromkeys(result["model"] for result in results))
-    figures: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    figures: dict[tuple[str, str, str, str], dict[str, Mapping[str, Any]]] = {}
     for result in results:
         for name, figure in result["figures"].items():
-            figures.setdefault((result["name"], result["task"], name), {})[result["model"]] = figure
-    lines = [_row(["data", "task", "figure", *(f"{model} (ours)" for model in models), *REPORTED_MODELS])]
-    lines.append("|---" * (3 + len(models) + len(REPORTED_MODELS)) + "|")
-    for (data, task, name), ours in figures.items():
+            figures.setdefault((result["name"], result["task"], result["setting"], name), {})[result["model"]] = figure
+    lines = [_row(["data", "task", "setting", "figure", *(f"{model} (ours)" for model in models), *REPORTED_MODELS])]
+    lines.append("|---" * (4 + len(models) + len(REPORTED_MODELS)) + "|")
+    for (data, task, setting, name), ours in figures.items():
         is_reported = TASK_OF_REPORT.get(data.partition("-")[0]) == task
         reported = REPORTED.get((data, name)) if is_reported else None
         cells = [_cell(ours.get(model)) for model in models]
         others = ["-" if value is None else f"{value:.1f}" for value in reported or [None] * len(REPORTED_MODELS)]
-        lines.append(_row([data, task, name, *cells, *others]))
+        lines.append(_row([data, task, setting, name, *cells, *others]))
     return "\n".join(lines) + "\n"
 
 

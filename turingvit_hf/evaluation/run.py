@@ -1,11 +1,11 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """One evaluation from start to end: features in shards, the task's figures, results in a folder."""
 
+import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from turingvit_hf.evaluation.features import FeatureStore, ImageFeatures, identi
 from turingvit_hf.evaluation.figures import classification_figures, retrieval_figures, zero_shot_figures
 from turingvit_hf.evaluation.linear_probe import sweep_linear_probe
 from turingvit_hf.evaluation.neighbors import nearest_neighbor_scores
-from turingvit_hf.evaluation.options import PROBES, EvaluationOptions, check
+from turingvit_hf.evaluation.options import EvaluationOptions, check, describe
 from turingvit_hf.evaluation.prompts import TEMPLATES, canonical, make_prompts
 from turingvit_hf.evaluation.report import make_table, read_results
 
@@ -71,9 +71,11 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "task": options.task,
         "name": options.name or Path(options.data).stem,
         "model": options.model,
+        "setting": describe(options),
         "figures": figures,
         **details,
         "options": asdict(replace(options, out=str(options.out))),
+        "num_processes": processes.num_processes,
         "versions": {module.__name__: module.__version__ for module in (turingvit_hf, torch, transformers)},
     }
     if processes.is_main_process:
@@ -202,11 +204,10 @@ def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: 
 
 def _write(result: dict[str, Any], folder: Path) -> None:
     """Writes a result beside others, and the table of all."""
-    words: Sequence[str] = (result["task"], result["name"], Path(result["model"]).name)
+    words = (result["task"], result["name"], Path(result["model"]).name, result["setting"])
     file = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
-    if result["task"] in PROBES:
-        shots = result["options"]["shots"]
-        file += f"-{result['options']['features']}" + ("" if shots is None else f"-{shots}_shots")
+    # checkpoints of two runs may be called the same
+    file += "-" + hashlib.sha256(f"{result['model']} {result['options']['revision']}".encode()).hexdigest()[:6]
     try:
         (folder / "results").mkdir(parents=True, exist_ok=True)
         _replace(folder / "results" / f"{file}.json", json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,289 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""`turingvit evaluate` from end to end: every task, resumed, on two processes, with data of all layouts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.curation import tiny_models
+from turingvit_hf.errors import InputError
+from turingvit_hf.evaluation import features as features_module
+from turingvit_hf.evaluation.classes import read_classes
+from turingvit_hf.evaluation.command import evaluate
+from turingvit_hf.evaluation.datasets import open_evaluation_data
+from turingvit_hf.evaluation.encoders import TransformersEncoder
+from turingvit_hf.evaluation.options import EvaluationOptions
+from turingvit_hf.evaluation.report import make_table
+from turingvit_hf.evaluation.run import run_evaluation
+
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("blue kite", "green cat", "red dog")
+
+
+def draw_pictures(folder: Path, num_images: int, seed: int) -> None:
+    """Sub-folders of noise in a color of each class, 20 to 60 pixels a side."""
+    draws = np.random.default_rng(seed)
+    for index, name in enumerate(CLASSES):
+        (folder / name.replace(" ", "_")).mkdir(parents=True)
+        for number in range(num_images):
+            pixels = draws.integers(0, 80, (*draws.integers(20, 60, 2), 3), dtype=np.uint8)
+            pixels[..., 2 - index] += 120
+            Image.fromarray(pixels).save(folder / name.replace(" ", "_") / f"{number:02}.png")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    tiny_models.save_dual_encoder(folder / "model")
+    tiny_models.save_clip(folder / "clip")
+    draw_pictures(folder / "train", 8, seed=1)
+    draw_pictures(folder / "test", 5, seed=2)
+    files = sorted(path.relative_to(folder / "test") for path in (folder / "test").rglob("*.png"))
+    captions = [f"a {file.parent.name.replace('_', ' ')}" for file in files]
+    lines = [
+        {"image": f"test/{file}", "caption": [caption, f"{caption} {' '.join(tiny_models.WORDS[n : n + 3])}"]}
+        for n, (file, caption) in enumerate(zip(files, captions, strict=True))
+    ]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    karpathy = [
+        {
+            "filepath": "test",
+            "filename": str(file),
+            "split": "test" if number else "train",
+            "sentences": [{"raw": text} for text in line["caption"]],
+        }
+        for number, (file, line) in enumerate(zip(files, lines, strict=True))
+    ]
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": karpathy}))
+    coco = {
+        "images": [{"id": 7 + number, "file_name": str(file)} for number, file in enumerate(files)],
+        "annotations": [
+            {"image_id": 7 + number, "caption": text} for number, line in enumerate(lines) for text in line["caption"]
+        ],
+    }
+    (folder / "captions_val.json").write_text(json.dumps(coco))
+    return folder
+
+
+def options_of(folder: Path, out: Path, task: str, **others) -> EvaluationOptions:
+    values = {"data": str(folder / ("captions.jsonl" if task == "retrieval" else "test")), "device": "cpu"}
+    if task in ("knn", "linear-probe"):
+        values["train_data"] = str(folder / "train")
+    return EvaluationOptions(**{"model": str(folder / "model"), "task": task, "out": str(out), **values, **others})
+
+
+def decoded(folder: Path) -> tuple[list[np.ndarray], list[int]]:
+    files = sorted((folder / "test").rglob("*.png"))
+    images = [np.asarray(Image.open(file)).transpose(2, 0, 1) for file in files]
+    return images, [CLASSES.index(file.parent.name.replace("_", " ")) for file in files]
+
+
+@pytest.mark.parametrize("model", ["model", "clip"])
+def test_zero_shot_is_the_argmax_of_the_models_own_logits(folder, tmp_path, model):
+    result = run_evaluation(
+        options_of(folder, tmp_path, "zero-shot", model=str(folder / model), templates=("a {}.",), name="imagenet-v2")
+    )
+    encoder = TransformersEncoder(str(folder / model))
+    images, labels = decoded(folder)
+    prompts = [f"a {name}." for name in CLASSES]
+    logits = encoder.logits(encoder.image_features(images), encoder.text_features(prompts))
+    expected = np.mean([int(row.argmax()) == label for row, label in zip(logits, labels, strict=True)])
+    assert result["figures"]["top1"]["value"] == expected
+    assert (result["num_images"], result["num_classes"], result["left_out"]) == (15, 3, {})
+    table = (tmp_path / "table.md").read_text()
+    assert "| imagenet-v2 | zero-shot | a {}. | top1 | " in table
+    assert "| 74.7 | 77.4 | 77.6 | 77.6 | 78.0 |" in table
+
+
+def test_retrieval_is_that_of_the_models_own_logits(folder, tmp_path):
+    result = run_evaluation(options_of(folder, tmp_path, "retrieval", max_captions=2))
+    encoder = TransformersEncoder(str(folder / "model"))
+    images, _ = decoded(folder)
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    texts = [text for line in lines for text in line["caption"]]
+    scores = encoder.logits(encoder.image_features(images), encoder.text_features(texts)).numpy()
+    assert result["num_texts"] == 30
+    for k in (5, 10):
+        hits = np.mean([j // 2 in np.argsort(-scores[:, j])[:k] for j in range(30)])
+        assert result["figures"][f"text_to_image_R@{k}"]["value"] == pytest.approx(hits, abs=1e-12)
+
+
+@pytest.mark.parametrize("task", ["knn", "linear-probe"])
+@pytest.mark.parametrize("kind", ["pooled", "mean", "embedding"])
+def test_colors_are_learnt_from_frozen_features(folder, tmp_path, task, kind):
+    result = run_evaluation(options_of(folder, tmp_path, task, features=kind, neighbors=5))
+    assert result["figures"]["top1"]["value"] >= 0.9
+    assert result["num_training_images"] == 24
+    few = run_evaluation(options_of(folder, tmp_path, task, features=kind, shots=2))
+    assert few["num_training_images"] == 6
+    assert len(list((tmp_path / "results").glob("*.json"))) == 2
+
+
+def test_all_layouts_of_captions_give_the_same(folder, tmp_path):
+    whole = run_evaluation(options_of(folder, tmp_path, "retrieval"))
+    coco = run_evaluation(
+        options_of(folder, tmp_path, "retrieval", data=str(folder / "captions_val.json"), images=str(folder / "test"))
+    )
+    assert coco["figures"] == whole["figures"]
+    karpathy = run_evaluation(options_of(folder, tmp_path, "retrieval", data=str(folder / "dataset_coco.json")))
+    assert (karpathy["num_images"], karpathy["num_texts"]) == (14, 28)
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    rows = [{"image": str(folder / line["image"]), "caption": text} for line in lines for text in line["caption"]]
+    (tmp_path / "one_each.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    joined = run_evaluation(options_of(folder, tmp_path, "retrieval", data=str(tmp_path / "one_each.jsonl")))
+    assert joined["figures"] == whole["figures"]
+    with pytest.raises(InputError, match="no images of the split 'val'"):
+        open_evaluation_data(str(folder / "dataset_coco.json"), texts="caption", split="val")
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+    """Killed in the third of four shards; the others are not made again, and the figures are those of one go."""
+    monkeypatch.setattr(features_module, "IMAGES_PER_SHARD", 4)
+    expected = run_evaluation(options_of(folder, tmp_path / "whole", "zero-shot"))
+    encode, calls = TransformersEncoder.image_features, []
+
+    def fails_at_the_third(self, images, kind="embedding"):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, images, kind)
+
+    monkeypatch.setattr(TransformersEncoder, "image_features", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(options_of(folder, tmp_path / "killed", "zero-shot"))
+    assert not (tmp_path / "killed" / "results").exists()
+    resumed = run_evaluation(options_of(folder, tmp_path / "killed", "zero-shot"))
+    assert calls == [4, 4, 4, 4, 3]
+    assert resumed["figures"] == expected["figures"]
+    run_evaluation(options_of(folder, tmp_path / "killed", "zero-shot", templates="name"))
+    assert len(calls) == 5
+    assert not list((tmp_path / "killed").rglob(".*"))
+
+
+def test_what_features_depend_on_makes_new_ones(folder, tmp_path):
+    run_evaluation(options_of(folder, tmp_path, "zero-shot"))
+    run_evaluation(options_of(folder, tmp_path, "zero-shot", image_size=16))
+    specs = [json.loads(path.read_text()) for path in (tmp_path / "features").glob("*/spec.json")]
+    sizes = [spec["image_options"].get("size") for spec in specs if "data" in spec]
+    assert sorted(map(str, sizes)) == ["None", "{'height': 16, 'width': 16}"]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(folder, tmp_path):
+    """Under torchrun over gloo, with data of more than one shard."""
+    draw_pictures(tmp_path / "many", 100, seed=3)
+    arguments = ["--model", str(folder / "model"), "--data", str(tmp_path / "many"), "--device", "cpu"]
+    arguments += ["--task", "zero-shot", "--template", "clip-7"]
+    for name, launcher in (
+        ("one", ["-m"]),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]),
+    ):
+        result = subprocess.run(
+            [sys.executable, *launcher, "turingvit_hf.evaluation", *arguments, "--out", str(tmp_path / name)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.stdout.count("next: look at") == 1
+    one, two = (json.loads(next((tmp_path / name / "results").glob("*.json")).read_text()) for name in ("one", "two"))
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    assert one["figures"] == two["figures"]
+    assert one["num_images"] == two["num_images"] == 300
+    files = [sorted(path.name for path in (tmp_path / name / "features").rglob("*")) for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_rows_that_cannot_be_used_are_counted(folder, tmp_path):
+    rows = [{"image": str(folder / "test" / "red_dog" / "00.png"), "label": 2}, {"image": "missing.png", "label": 0}]
+    rows += [{"image": rows[0]["image"], "label": "fish"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    options = options_of(folder, tmp_path / "out", "zero-shot", data=str(tmp_path / "rows.jsonl"))
+    with pytest.raises(InputError, match="does not name its classes"):
+        run_evaluation(options)
+    result = run_evaluation(
+        options_of(folder, tmp_path / "out", "zero-shot", data=options.data, classes=str(tmp_path / "names.txt"))
+    )
+    assert result["num_images"] == 1
+    assert result["left_out"] == {"file is missing": 1, "label is none of the classes": 1}
+
+
+def test_borders_are_cut_off(folder):
+    plain, cut = (open_evaluation_data(str(folder / "test"), texts="label", crop_border=border) for border in (0, 2))
+    np.testing.assert_array_equal(cut.image(cut.rows[0]), plain.image(plain.rows[0])[:, 2:-2, 2:-2])
+
+
+def test_classes_are_read_from_files(tmp_path):
+    path = tmp_path / "classes.json"
+    path.write_text(json.dumps({"n01": "tench", "n02": "goldfish"}))
+    classes = read_classes(path)
+    assert [classes.index_of(label) for label in ("n02", "tench", 1, "0")] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="none of the classes"):
+        classes.index_of("n03")
+    path.write_text(json.dumps(["a", "a"]))
+    with pytest.raises(InputError, match="'a' stands twice"):
+        read_classes(path)
+    with pytest.raises(InputError, match="cannot read the classes"):
+        read_classes(tmp_path / "missing.txt")
+
+
+def test_lists_of_imagenet_come_out_of_timm():
+    pytest.importorskip("timm", reason="the lists are timm's, which CI does not install")
+    whole, adversarial, renditions = (read_classes(f"imagenet-{name}") for name in ("1k", "a", "r"))
+    assert (len(whole.keys), len(adversarial.keys), len(renditions.keys)) == (1000, 200, 200)
+    assert whole.names[whole.index_of("n01440764")] == "tench"
+    assert set(adversarial.keys) <= set(whole.keys)
+
+
+def test_the_table_has_the_reports_figures_beside_ours_where_they_are_of_the_same():
+    figure = {"value": 0.5, "interval": [0.4, 0.6], "chance": 0.1}
+    results = [
+        {"name": "coco", "task": task, "model": "m", "setting": "", "figures": {"text_to_image_R@1": figure}}
+        for task in ("retrieval", "knn")
+    ]
+    rows = make_table(results).splitlines()
+    assert rows[2].endswith("| 50.0 (40.0 … 60.0) | 51.6 | 55.3 | - | 58.6 | 59.4 |")
+    assert rows[3].endswith("| 50.0 (40.0 … 60.0) | - | - | - | - | - |")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "knn"}, "needs train_data"),
+        ({"train_data": "x"}, "has no use for train_data"),
+        ({"task": "all"}, "allowed are zero-shot, retrieval, knn, linear-probe"),
+        ({"features": "all"}, "features='all'"),
+        ({"templates": "openai"}, "templates='openai'"),
+        ({"data": "/nowhere"}, "there is no file or folder"),
+    ],
+)
+def test_bad_options_are_errors_of_one_line(folder, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        run_evaluation(EvaluationOptions(**({**vars(options_of(folder, tmp_path, "zero-shot"))} | changes)))
+
+
+def test_the_command_says_figures_and_errors(folder, tmp_path):
+    app = typer.Typer()
+    app.command()(evaluate)
+    arguments = ["--model", str(folder / "model"), "--task", "zero-shot", "--out", str(tmp_path), "--device", "cpu"]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(folder / "test")])
+    assert result.exit_code == 0, result.output
+    assert "top1: " in result.stdout
+    assert f"next: look at {tmp_path / 'table.md'}" in result.stdout
+    bad = CliRunner().invoke(app, [*arguments, "--data", "/nowhere"])
+    assert bad.exit_code == 1
+    assert bad.stderr.splitlines()[-1] == "error: there is no file or folder '/nowhere'"
+    assert torch.is_grad_enabled()
