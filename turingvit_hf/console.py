@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from turingvit_hf.errors import InputError
+from turingvit_hf.errors import DivergedError, InputError
 
 
 @contextmanager
@@ -47,9 +47,9 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends with exit code 1 and one line where the input is at fault; a fault of the program keeps its traceback."""
+    """Ends with exit code 1 and one line where input or recipe is at fault; a fault of ours keeps its traceback."""
     try:
         yield
-    except InputError as error:
+    except (InputError, DivergedError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

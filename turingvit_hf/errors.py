@@ -6,6 +6,10 @@ class InputError(ValueError):
     """Data or an argument that the user can put right; the command line shows its one-line text and no traceback."""
 
 
+class DivergedError(RuntimeError):
+    """Training went wrong: so many steps in a row had no finite loss or gradient. The recipe can put that right."""
+
+
 class BadRowError(ValueError):
     """A row that cannot be used. It is left out and counted.
 

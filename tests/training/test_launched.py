@@ -49,7 +49,7 @@ STAGE = [
     "training.use_cpu=true",
 ]
 RESOLUTIONS = {
-    1: "{mode: fixed, size: 64, crop_scale: [0.2, 1.0], flip: 0.5}",
+    1: "{mode: bounded, min_side: 32, max_side: 64, crop_scale: [0.2, 1.0], flip: 0.5}",
     2: "{mode: bounded, min_side: 32, max_side: 64}",
     3: "{mode: native, max_patches: 16}",
     4: "{mode: native, max_patches: 16}",

@@ -226,6 +226,9 @@ def test_a_folder_that_is_not_free_is_refused(chain, overrides, tmp_path):
         ("18l/stage2", [], r"data\.sources is empty"),
         ("tiny/stage1", [*PICTURES, "training.max_steps=0"], r"training\.max_steps=0"),
         ("tiny/stage1", [*PICTURES, "training.lr_scheduler_type=cosin"], "cosin"),
+        ("tiny/stage1", [*PICTURES, "training.learning_rate=-1"], r"learning_rate=-1: it must be at least 0"),
+        ("tiny/stage1", [*PICTURES, "training.adam_beta2=1"], r"adam_beta2=1: it must be at least 0 and at most"),
+        ("tiny/stage2", [*PICTURES, "objective={siglip: 0, superclass: 0}"], "siglip and superclass are both 0"),
         ("tiny/stage2", [*PICTURES, "init_from=./nowhere"], "there is no such folder"),
         ("tiny/stage1", [*PICTURES, "teacher.model=./nowhere"], "nowhere"),
         ("tiny/stage2", [*PICTURES, "text.encoder=./nowhere"], r"text\.encoder='\./nowhere': there is no such folder"),
@@ -313,6 +316,17 @@ def test_two_processes_under_a_launcher_are_one(tmp_path):
         assert one == pytest.approx(two, rel=1e-5)
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert environment["runs"][0]["world_size"] == 2
+
+
+# the compiler looks at .grad of tensors inside a graph: https://github.com/pytorch/pytorch/pull/30531
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_compiled_stage_learns_the_same(tmp_path):
+    values = [*SMALL, *PICTURES, "evaluation=null", "training.max_steps=2", "training.save_strategy=no"]
+    compiled = ["training.torch_compile=true", "training.torch_compile_backend=aot_eager"]
+    for name, changes in (("plain", []), ("compiled", compiled)):
+        run_pretraining(load_recipe("tiny/stage1", [*values, *changes]), out=tmp_path / name)
+    for plain, other in zip(history_of(tmp_path / "plain"), history_of(tmp_path / "compiled"), strict=True):
+        assert plain == pytest.approx(other, rel=1e-4)
 
 
 def test_a_stage_that_was_stopped_ends_with_its_own_exit_code(tmp_path, monkeypatch):

@@ -63,7 +63,8 @@ class DataRecipe:
             3 % empty otherwise, as when two large ones are slightly too large for it. 0 keeps every size. Clips, other
             resolutions and evaluation always keep theirs.
         shuffle_window: rows of a streamed source that are read ahead and shuffled.
-        max_bad_share: the run stops when more than this share of the rows read cannot be used.
+        max_bad_share: the run stops when more than this share of the rows that a reader has read cannot be used; it
+            is looked at from its 100th row on, and at 0 from the first.
         video_share: share of the steps that train on clips (stage `image_video`).
         num_frames: frames a clip, taken at the centers of equal bins.
         frame_max_patches: most patches of a frame of a clip; None: `resolution.max_patches`, as of an image. In any

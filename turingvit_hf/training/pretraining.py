@@ -37,7 +37,6 @@ from turingvit_hf.training.stages.checks import (
 )
 from turingvit_hf.training.stages.data import Collate, make_collate, make_evaluations
 from turingvit_hf.training.stages.folder import (
-    CHAIN,
     TOKENIZER,
     begun,
     check_chain_folder,
@@ -142,7 +141,7 @@ def run_chain(chain: ChainRecipe, *, out: str | Path, resume: bool = False) -> P
         run_pretraining(recipe, out=folder, resume=resume)
         if not is_finished(folder):
             return folder
-    if rank() == 0 and not (root / CHAIN).is_file():
+    if rank() == 0:  # where it is there, a stage may have been done anew
         write_chain_report(root, [folder for folder, _ in stages])
     return folder
 

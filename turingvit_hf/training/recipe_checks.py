@@ -72,6 +72,22 @@ ARCHITECTURE = (
 )
 # keys of a tower that None is a value of; taking any other away leaves its default
 MODEL_NULLS = ("layer_types", "pos_embed_rescale")
+# least and most of numbers of TrainingArguments that it takes without a look
+RANGES = {
+    "learning_rate": (0.0, None),
+    "weight_decay": (0.0, None),
+    "max_grad_norm": (0.0, None),
+    "adam_beta1": (0.0, 0.999999),
+    "adam_beta2": (0.0, 0.999999),
+    "adam_epsilon": (0.0, None),
+    "warmup_steps": (0, None),
+    "warmup_ratio": (0.0, 1.0),
+    "max_steps": (1, None),
+    "logging_steps": (0.0, None),
+    "save_steps": (0.0, None),
+    "eval_steps": (0.0, None),
+    "seed": (0, 2**32 - 1),
+}
 SWITCHES = {"no": False, "off": False, "yes": True, "on": True}
 
 Place = tuple[str | int, ...]
@@ -127,8 +143,18 @@ def check_training(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"training.{key} is not for recipes: {NOT_FOR_RECIPES[key]}"
         elif key not in allowed:
             yield key, _not_a_key(f"training.{key}", key, allowed)
-        elif (fault := _type_fault(types_of[key], value)) is not None:
+        elif (fault := _type_fault(types_of[key], value) or _range_fault(key, value)) is not None:
             yield key, f"training.{key}={value!r}: {fault}"
+
+
+def _range_fault(key: str, value: Any) -> str | None:
+    """What is wrong with a number, as a phrase; None where nothing is."""
+    least, most = RANGES.get(key, (None, None))
+    if least is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if value >= least and (most is None or value <= most):
+        return None
+    return f"it must be at least {least:g}" + ("" if most is None else f" and at most {most:g}")
 
 
 def check_sections(recipe: StageRecipe) -> Iterator[tuple[Place, str]]:
@@ -140,6 +166,9 @@ def check_sections(recipe: StageRecipe) -> Iterator[tuple[Place, str]]:
             ("teacher",),
             f"teacher: stage {recipe.stage!r} learns from captions and has no teacher; {_take_away('teacher')}",
         )
+    objective = recipe.objective
+    if recipe.stage != "mim" and not objective.siglip and not objective.superclass:
+        yield ("objective",), "objective: siglip and superclass are both 0, so that nothing would be learned"
     for number, source in enumerate(recipe.data.sources):
         if source.kind == "video" and recipe.stage != "image_video":
             yield (

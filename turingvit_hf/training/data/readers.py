@@ -188,7 +188,8 @@ class PackReader:
             self._bad_run += 1
             num_rows, num_bad = self._counts["rows"], self._skipped.total()
             is_hopeless = self._bad_run >= MAX_BAD_RUN
-            if is_hopeless or (num_rows >= MIN_ROWS and num_bad > self._data.max_bad_share * num_rows):
+            is_enough = num_rows >= MIN_ROWS or self._data.max_bad_share == 0
+            if is_hopeless or (is_enough and num_bad > self._data.max_bad_share * num_rows):
                 reasons = "; ".join(
                     f"{count}: {reason} ({self._examples[reason]})" for reason, count in self._skipped.most_common()
                 )

@@ -4,11 +4,8 @@
 import torch
 from torch import Tensor
 
+from turingvit_hf.errors import DivergedError
 from turingvit_hf.training.distributed import sum_over_ranks
-
-
-class DivergedError(RuntimeError):
-    """Training went wrong: so many steps in a row had no finite loss or gradient."""
 
 
 class StepGuard:

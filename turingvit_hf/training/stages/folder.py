@@ -250,10 +250,12 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def write_chain_report(root: Path, folders: Sequence[Path]) -> None:
-    """Writes `chain.json`: the reports of finished stages in order, each with the name of its folder."""
+    """Writes `chain.json`, unless it says so already: the reports of finished stages, each with its folder's name."""
     reports = [json.loads((folder / REPORT).read_text(encoding="utf-8")) for folder in folders]
     stages = [{"folder": folder.name, **report} for folder, report in zip(folders, reports, strict=True)]
-    _replace_text(root / CHAIN, json.dumps({"stages": stages}, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps({"stages": stages}, indent=2, ensure_ascii=False) + "\n"
+    if not (root / CHAIN).is_file() or (root / CHAIN).read_text(encoding="utf-8") != text:
+        _replace_text(root / CHAIN, text)
 
 
 def _replace_text(path: Path, text: str) -> None:
