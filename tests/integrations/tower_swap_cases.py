@@ -238,7 +238,7 @@ def make_llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
 def make_tower(**changes) -> TuringViTModel:
     """A tower of 32 by default, with its pooling head."""
     torch.manual_seed(1)
-    return TuringViTModel(tiny_config(pos_embed_rescale=None, **changes)).eval()
+    return TuringViTModel(tiny_config(**{"pos_embed_rescale": None, **changes})).eval()
 
 
 def tensors_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:

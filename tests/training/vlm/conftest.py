@@ -68,7 +68,7 @@ def make_vlm(tokenizer) -> Callable[[], LlavaForConditionalGeneration]:
             num_attention_heads=2,
             patch_size=4,
             layer_types=["linear_attention", "full_attention"],
-            pos_embed_rescale=None,
+            pos_embed_rescale=2.0,
             vision_use_head=False,
         )
         text_config = LlamaConfig(

@@ -136,5 +136,7 @@ def make_family(name: str) -> tuple[PreTrainedModel, Any]:
         processor.tokenizer.eos_token = family.end
     processor.chat_template = family.template
     vlm.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-    result = swap_vision_tower(vlm, cases.make_tower(), processor=processor, image_processor=tiny_processor())
+    # as released towers have it; training may not depend on what it draws
+    tower = cases.make_tower(pos_embed_rescale=2.0)
+    result = swap_vision_tower(vlm, tower, processor=processor, image_processor=tiny_processor())
     return result.model, result.processor

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, TrainerCallback, TrainingArguments
 
+from turingvit_hf import TuringViTModel
 from turingvit_hf.errors import InputError
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.parts import VlmParts, find_parts
@@ -142,6 +143,31 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(make_trainer, name):
     expected = weights(whole.model)
     for key, value in weights(resumed.model).items():
         assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@EVERY_STAGE
+def test_a_tower_draws_nothing_in_training(make_trainer, name, checkpointed):
+    """A frozen one is in evaluation mode and keeps nothing for a backward pass, a trained one does not rescale."""
+    trainer = make_trainer(name, activation_checkpointing=checkpointed)
+    [tower] = [
+        module
+        for path, module in trainer.model.named_modules()
+        if isinstance(module, TuringViTModel) and not path.endswith("original_module")
+    ]
+    assert tower.config.pos_embed_rescale == tower.rope.rescale == 2.0
+    seen = []
+    tower.register_forward_hook(
+        lambda module, inputs, output: seen.append(
+            (module.training, module.rope.training, output.last_hidden_state.requires_grad)
+        )
+    )
+    trainer.args.max_steps = 2
+    trainer.train()
+    is_trained = name in ("lora", "full")
+    assert set(seen) == {(is_trained, False, is_trained)}
+    tower.train()
+    assert tower.rope.training
 
 
 @EVERY_ADAPTER

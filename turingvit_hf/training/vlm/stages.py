@@ -2,7 +2,8 @@
 """The two stages of LLaVA: alignment trains the projector alone, instruction tuning adapts the language model too."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 
 from turingvit_hf.errors import InputError
+from turingvit_hf.modeling.modeling_turingvit import TuringViTModel
 from turingvit_hf.training.vlm.chat_data import ConversationCollator, ConversationDataset
 from turingvit_hf.training.vlm.parts import VlmParts, find_parts
 
@@ -125,8 +127,39 @@ def linear_pattern(model: nn.Module, name: str, *, leave_out: Sequence[str] = ()
     return rf"{prefix}(?:.*\.)?(?:{'|'.join(map(re.escape, leaves))})"
 
 
+@contextmanager
+def tower_held_still(model: nn.Module) -> Iterator[None]:
+    """Inside, a TuringViT in a model in training does nothing at random; `model.train()` ends this.
+
+    A tower in which nothing is trained goes into evaluation mode as a whole. One that is trained, adapters count, goes
+    on without the rescaling of its positions (`pos_embed_rescale`). That prepares a tower for sizes that it has not
+    seen; here the stages of pretraining at native resolution are past. And it is drawn for each image from the
+    process's generator, in the order in which a batch is packed: with it a run would depend on how its rows are spread
+    over processes and batches.
+    """
+    with ExitStack() as stack:
+        for tower in model.modules():
+            if not isinstance(tower, TuringViTModel):
+                continue
+            if any(parameter.requires_grad for parameter in tower.parameters()):
+                tower.rope.eval()
+                continue
+            tower.eval()
+            # With activation checkpointing transformers wants a gradient of what every embedding gives, that of
+            # patches too; in evaluation mode nothing is checkpointed, and all of the tower would be kept for it.
+            stack.callback(tower.patch_embed.register_forward_hook(_detached).remove)
+        yield
+
+
+def _detached(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    """What a module gives, as a forward hook, without its gradient."""
+    return output.detach()
+
+
 class VlmTrainer(Trainer):
     """Trainer with a learning rate of its own for the tower, which reads the checkpoints of VLMs that it writes.
+
+    Whatever the tower's `pos_embed_rescale`, positions are not rescaled in training, see `tower_held_still`.
 
     `save_pretrained` writes some families, LLaVA among them, under the names of older versions of transformers;
     Trainer of 5.23 looks for today's and goes on from the weights that a run began with, with a warning.
@@ -144,6 +177,11 @@ class VlmTrainer(Trainer):
         # Qwen's classes say no, from a time when they left out tokens that Trainer had counted, and the loss of a step
         # would be the mean of its batches' means; in 5.23 every family divides by the number that it is given
         self.model_accepts_loss_kwargs = True
+
+    def compute_loss(self, model: nn.Module, *args, **kwargs) -> Any:
+        """Return Trainer's loss; before each batch Trainer puts the whole model into training mode, so here."""
+        with tower_held_still(model):
+            return super().compute_loss(model, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(resume_from_checkpoint) or super()._load_from_checkpoint(resume_from_checkpoint, model)
