@@ -84,7 +84,7 @@ def options_of(folder: Path, out: Path, task: str, **others) -> EvaluationOption
 
 def decoded(folder: Path) -> tuple[list[np.ndarray], list[int]]:
     files = sorted((folder / "test").rglob("*.png"))
-    images = [np.asarray(Image.open(file)).transpose(2, 0, 1) for file in files]
+    images = [np.array(Image.open(file)).transpose(2, 0, 1) for file in files]
     return images, [CLASSES.index(file.parent.name.replace("_", " ")) for file in files]
 
 
