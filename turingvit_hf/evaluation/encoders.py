@@ -124,8 +124,10 @@ class TransformersEncoder:
 
     def prepare_images(self, images: Sequence[np.ndarray]) -> Mapping[str, Tensor]:
         """What the model is called with for uint8 images (3, H, W)."""
+        # pictures out of a decoder may be read-only, of which torchvision's processors make tensors that may not be
+        writable = [image if image.flags.writeable else image.copy() for image in images]
         return self.image_processor(
-            list(images), return_tensors="pt", input_data_format="channels_first", **self.image_options
+            writable, return_tensors="pt", input_data_format="channels_first", **self.image_options
         )
 
     def prepare_texts(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
