@@ -2,6 +2,7 @@
 """Plans of stages and chains: exact parameters, steps, days, cost, the report's hours, what fits, and bad input."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -165,3 +166,9 @@ def test_the_command():
     assert json.loads(result.output)["num_gpus"] == 1
     result = CliRunner().invoke(app, ["--recipe", "tiny/nothing", "--gpus", "1"])
     assert result.exit_code == 1
+
+
+def test_the_page_shows_what_the_command_prints():
+    page = (Path(__file__).parents[3] / "docs/planning.md").read_text(encoding="utf-8")
+    shown = plan_training("18l/all", num_gpus=64, gpu="H100", mfu=0.3, price=2.5).describe()
+    assert f"```text\n{shown}\n```" in page

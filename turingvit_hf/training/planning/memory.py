@@ -114,7 +114,7 @@ def plan_memory(
     kept, recomputed = activation_bytes(model, shape, recipe, is_half=is_half)
     activations = (recomputed if setting.checkpointing else kept) * scale
     losses = loss_bytes(recipe, model, shape, setting=setting)
-    pixels = setting.tokens_per_pack * _patch_dim(model) * (FLOAT32 + (HALF if is_half else 0))
+    pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (FLOAT32 + (HALF if is_half else 0))
     teacher_bytes = 0.0
     if teacher is not None and recipe.teacher is not None:
         pixels += shape.num_images * scale * 3 * teacher.size**2 * FLOAT32
@@ -133,18 +133,18 @@ def plan_memory(
 
 def activation_bytes(model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_half: bool) -> tuple[float, float]:
     """What autograd keeps of a pack's forward, and what it keeps with checkpointing while a layer is recomputed."""
-    tower = model.turingvit
-    config: Any = tower.config
+    config = _config_of(model)
     layers = [_layer_bytes(config, kind, is_half=is_half) for kind in config.layer_types or ()]
     # the input of each layer is what checkpointing keeps
     boundary = config.hidden_size * (HALF if is_half else FLOAT32)
     patches = shape.num_patches
     rope = patches * config.head_dim * FLOAT32  # cosines and sines
-    # the final norm, and a layer's temporaries in its backward: the gradients of the MLP's inner values
+    # the final norm, and a layer's temporaries in its backward: three gradients inside of the MLP, two around it
     around = patches * (_final_bytes(config, is_half=is_half) + _pooling_bytes(model, is_half=is_half)) + rope
-    backward = patches * 2 * config.intermediate_size * (HALF if is_half else FLOAT32)
+    backward = patches * (3 * config.intermediate_size + 2 * config.hidden_size) * (HALF if is_half else FLOAT32)
     kept = patches * sum(layers) + around + backward
-    recomputed = patches * (len(layers) * boundary + max(layers)) + around + backward
+    # what is around the layers is gone when the last one is computed again, whose input is among what it keeps
+    recomputed = patches * ((len(layers) - 1) * boundary + max(layers)) + rope + backward
     text_kept, text_recomputed = _text_bytes(model, shape, recipe, is_half=is_half)
     decoder = 0.0
     if isinstance(model, TuringViTForMaskedImageModeling):
@@ -172,9 +172,10 @@ def _final_bytes(config: Any, *, is_half: bool) -> int:
 
 def _pooling_bytes(model: nn.Module, *, is_half: bool) -> int:
     """Keys, values, weighted values and the products whose sums are the scores."""
-    if model.turingvit.head is None:
+    tower: Any = model.turingvit
+    if tower.head is None:
         return 0
-    width = model.turingvit.config.hidden_size
+    width = tower.config.hidden_size
     return width * (2 * HALF + 2 * HALF + FLOAT32 if is_half else 3 * FLOAT32)
 
 
@@ -257,5 +258,7 @@ def _optimizer_bytes(recipe: StageRecipe) -> int:
     return OPTIMIZER_BYTES[max(known, key=len)] if known else UNKNOWN_OPTIMIZER_BYTES
 
 
-def _patch_dim(model: nn.Module) -> int:
-    return model.turingvit.config.patch_dim
+def _config_of(model: nn.Module) -> Any:
+    """The configuration of the model's tower."""
+    tower: Any = model.turingvit
+    return tower.config

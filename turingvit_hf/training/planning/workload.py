@@ -69,7 +69,7 @@ def plan_model(recipe: StageRecipe) -> PlannedModel:
         assert recipe.teacher is not None, "StageRecipe refuses stage 'mim' without a teacher"
         teacher = teacher_size_of(recipe.teacher, num_channels=TuringViTConfig(**recipe.model).num_channels)
         with torch.device("meta"):
-            values = {**recipe.model, "teacher_hidden_size": teacher.hidden_size}
+            values: dict[str, Any] = {**recipe.model, "teacher_hidden_size": teacher.hidden_size}
             model = TuringViTForMaskedImageModeling(TuringViTConfig(**values))
         return PlannedModel(model, teacher, (f"teacher {recipe.teacher.model}: {teacher.source}",))
     text = recipe.text
