@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.console import describe_load_error, log_lines, one_line_errors, quiet_libraries
 from turingvit_hf.curation.command import app as curate
 from turingvit_hf.training.stages.command import pretrain
 
@@ -115,7 +115,7 @@ def swap(
                 max_image_tokens=max_image_tokens,
             )
         except (ValueError, OSError) as error:  # what the checks refuse, and what transformers cannot load
-            raise InputError(str(error)) from error
+            raise InputError(describe_load_error(error, vlm=vlm, tower=tower)) from error
         typer.echo(f"{type(result.model).__name__} in {out}; one image takes up to {result.image_tokens} tokens")
         typer.echo(f"newly initialized, to be trained first: {', '.join(result.newly_initialized) or 'nothing'}")
         typer.echo("next: `import turingvit_hf`, then AutoModelForImageTextToText and AutoProcessor load it")
@@ -150,7 +150,7 @@ def chat(
             else:
                 converse(conversation, read=lambda: input("> "), write=write)
         except (ValueError, OSError) as error:  # what is refused, and what transformers cannot load
-            raise InputError(str(error)) from error
+            raise InputError(describe_load_error(error, model=model)) from error
 
 
 def is_terminal() -> bool:
@@ -192,7 +192,7 @@ def export(
                 model, out, forms=tuple(form or ("dense",)), dtype=dtype, outputs=output, program=program
             )
         except (ValueError, OSError, ImportError) as error:  # what is refused, cannot be loaded or is missing
-            raise InputError(str(error)) from error
+            raise InputError(describe_load_error(error, model=model)) from error
         for entry in exported:
             error = max(check.max_error for check in entry.checks)
             cosine = min(check.min_cosine for check in entry.checks)

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -53,3 +54,18 @@ def one_line_errors() -> Iterator[None]:
     except (InputError, DivergedError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def describe_load_error(error: Exception, **options: str) -> str:
+    """Return one line about what could not be loaded: the option and its value, where that is no folder here.
+
+    Args:
+        error: what transformers, or a check, said of it.
+        options: of the command that name checkpoints, with their values.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) or "Repo id" in text:  # transformers does not name what it looked for
+        for name, value in options.items():
+            if not Path(value).expanduser().exists():
+                return f"--{name} {value!r}: there is no such folder, and no model on the hub that can be had: {text}"
+    return text

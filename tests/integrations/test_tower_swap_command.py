@@ -56,7 +56,7 @@ def test_ends_in_one_line_and_an_exit_code_where_the_input_is_at_fault(folders):
     for out, options, message in (
         ("out", (), "out is not empty: choose another folder"),
         ("new", ("--token-reduction", "max"), "token_reduction='max', allowed are"),
-        ("new", ("--tower", "no/such/folder"), "error: "),
+        ("new", ("--tower", "no/such/folder"), "error: --tower 'no/such/folder': there is no such folder"),
     ):
         result = run(folder, out, *options)
         assert result.exit_code == 1
