@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import TeacherRecipe, TextRecipe
 from turingvit_hf.training.loop.flops import PEAK_BFLOAT16
-from turingvit_hf.training.planning import TrainingPlan, plan_training
 from turingvit_hf.training.planning.command import plan
 from turingvit_hf.training.planning.gpus import MEMORY_GB, find_gpu
 from turingvit_hf.training.planning.known_models import teacher_size_of, text_config_of
 from turingvit_hf.training.planning.memory import parameters_by_part
+from turingvit_hf.training.planning.plan import TrainingPlan, plan_training
 from turingvit_hf.training.planning.workload import plan_model
 from turingvit_hf.training.recipes import load_recipe
 
@@ -39,7 +39,7 @@ def test_parameters_are_those_of_the_model(name, changes):
     planned = plan_model(recipe).model
     model = type(planned)(planned.config)
     if recipe.text is not None and recipe.text.frozen:
-        model.freeze_text()
+        model.text_model.requires_grad_(False)
     assert stage.parameters == parameters_by_part(model)
     assert stage.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert stage.num_trained == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
