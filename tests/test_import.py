@@ -81,3 +81,17 @@ def test_public_names_exist_and_are_all_there_is():
     processors = {"TuringViTImageProcessor", "TuringViTVideoProcessor", "TuringViTProcessor"}
     dual_encoder = {"TuringViTDualEncoderConfig", "TuringViTDualEncoderModel"}
     assert tower | processors | dual_encoder <= own
+
+
+def test_the_command_line_waits_for_no_library_that_its_help_does_not_need():
+    result = run_python(
+        """
+        import sys
+        import turingvit_hf.cli
+
+        unwanted = "transformers.trainer matplotlib datasets peft av cv2 faiss openai onnx bitsandbytes"
+        print([name for name in unwanted.split() if name in sys.modules])
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "[]\n"

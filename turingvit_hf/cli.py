@@ -16,6 +16,8 @@ import typer
 
 from turingvit_hf.console import describe_load_error, log_lines, one_line_errors, quiet_libraries
 from turingvit_hf.curation.command import app as curate
+from turingvit_hf.evaluation.command import evaluate
+from turingvit_hf.training.planning.command import plan
 from turingvit_hf.training.stages.command import pretrain
 
 
@@ -78,6 +80,12 @@ app.command(
     short_help="Pretrain a tower, one stage or several, by a recipe.",
     epilog="Example: turingvit pretrain --recipe tiny/stage2 --set training.max_steps=200 --out stage2",
 )(pretrain)
+app.command(
+    short_help="Say what pretraining costs, before it starts.",
+    epilog="Example: turingvit plan --recipe 18l/stage2 --gpus 64 --gpu H100 --mfu 0.35",
+)(plan)
+
+
 app.add_typer(curate, name="curate", short_help="Curate image-text and video-text data.")
 
 
@@ -156,6 +164,12 @@ def chat(
 def is_terminal() -> bool:
     """Whether somebody can be asked on standard input."""
     return sys.stdin.isatty()
+
+
+app.command(
+    short_help="Measure a dual encoder or tower: zero-shot, retrieval, k-NN, linear probe.",
+    epilog="Example: turingvit evaluate --model stage3/model --task retrieval --data my/pairs --out results",
+)(evaluate)
 
 
 @app.command(
