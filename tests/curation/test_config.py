@@ -41,7 +41,7 @@ def test_what_is_written_is_read_as_the_same_config_with_the_same_hash():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["sorces=[]"], r"--set: there is no key sorces; did you mean sources\?"),
+        (["sourcex=[]"], r"--set: there is no key sourcex; did you mean sources\?"),
         (["thresholds.quality.min_sid=3"], r"there is no key thresholds.quality.min_sid; did you mean min_side\?"),
         (["measure.x=3"], r"there is no key measure.x; allowed are batch_size, long_side"),
         (["shard_size=many"], r"shard_size='many': it must be a valid integer"),
