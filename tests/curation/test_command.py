@@ -42,7 +42,7 @@ def test_plan_counts_and_touches_nothing(case, tmp_path):
     for line in (
         "sources:       pictures (14 rows)",
         "stages:        measure, deduplicate, caption, embed, score",
-        "model calls:   70 of captioner tests.curation.stand_ins:CountingCaptioner at most",
+        "model calls:   70 of captioner tests.curation.stand_ins:CountingCaptioner, if none is asked again",
         "not installed: nothing that is needed",
     ):
         assert line in text

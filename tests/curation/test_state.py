@@ -21,14 +21,14 @@ from turingvit_hf.errors import InputError
 
 def samples_of(tmp_path, path, **values):
     config = config_from_dict({"sources": [{"path": str(path), "name": "s", **values}], "shard_size": 2}, "test")
-    shards, counts = list_shards(config, tmp_path / "listings")
+    shards, counts = list_shards(config, tmp_path / "sources")
     rows = [
         row
         for shard in shards
         for row in read_samples(
             config.sources[0],
             name="s",
-            listing=shard.listing,
+            listing=None if shard.listing is None else str(tmp_path / shard.listing),
             unit=shard.unit,
             start=shard.start,
             stop=shard.stop,

@@ -134,7 +134,7 @@ class _Kept:
                 samples = read_samples(
                     self._run.config.sources[entry.source],
                     name=source_name(self._run.config, entry.source),
-                    listing=entry.listing,
+                    listing=self._run.listing_of(entry),
                     unit=entry.unit,
                     start=entry.start,
                     stop=entry.stop,

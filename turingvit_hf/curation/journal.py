@@ -29,13 +29,16 @@ class Journal:
 
     Args:
         path: a JSON-lines file, made when the first answer comes; None keeps the answers in memory.
+        earlier: another such file, which is read and not written.
     """
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, path: Path | None = None, *, earlier: Path | None = None):
         self._path = path
         self._lock = threading.Lock()
         self._answers: dict[str, Any] = {}
         self.num_added = 0
+        if earlier is not None and earlier.exists():
+            self._answers |= Journal(earlier)._answers
         if path is not None and path.exists():
             self._read(path)
 

@@ -21,10 +21,12 @@ NEEDED = {
     "cut": ("av", "cv2", "scenedetect"),
     "measure": ("cv2", "imagehash"),
     "motion": ("av", "cv2"),
+    "caption": ("textblob",),
     "deduplicate": ("faiss",),
     "score": ("faiss",),
 }
 OF_ENDPOINTS = ("openai", "tenacity")
+NO_CALLS = "none: raw captions are the only candidates"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Plan:
         rows: of each source, None where that is known only when it was read.
         num_shards: units of work.
         stages: names of the stages that are switched on.
-        calls: of captioners and verifiers, at most: each row that is read, none dropped; by role and model.
+        calls: of captioners, verifiers and the judge, by role and model, as if no row were dropped, no answer were
+            asked for again and every video were one clip.
         tokens: of prompts and of answers, guessed.
         models: that are to be loaded or asked, by role.
         not_local: of these, those that are no folder here and not behind an endpoint, so come from the hub.
@@ -74,7 +77,7 @@ class Plan:
             "stages": ", ".join(self.stages),
             "models": "; ".join(models) or "none",
             "from the hub": ", ".join(self.not_local) or "nothing",
-            "model calls": "; ".join(calls) + " at most" if calls else "none: raw captions are the only candidates",
+            "model calls": "; ".join(calls) + ", if none is asked again" if calls else NO_CALLS,
             "tokens": f"about {prompt:,} of prompts and {completion:,} of answers" if calls else "none",
             "not installed": ", ".join(self.missing) or "nothing that is needed",
         }
@@ -153,6 +156,10 @@ def _calls(config: CurationConfig, stages: list[str], num_rows: int) -> tuple[di
             calls[f"verifier {_name(spec)}"] = num_written + raw
             prompt += (num_written + raw) * (IMAGE_TOKENS + PROMPT_TOKENS)
             completion += (num_written + raw) * VERDICT_TOKENS
+    if "judge" in stages and config.judge.judge is not None:
+        calls[f"judge {_name(config.judge.judge)}"] = num_rows
+        prompt += num_rows * (config.caption.num_frames * IMAGE_TOKENS + PROMPT_TOKENS)
+        completion += num_rows * VERDICT_TOKENS
     return calls, (prompt, completion)
 
 

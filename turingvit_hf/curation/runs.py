@@ -61,9 +61,9 @@ def run(
         InputError: config, folder or data is at fault.
         TooManyErrorsError: more rows ended as errors than `max_error_rate`.
     """
+    anew = _stages_from(config, from_stage) if from_stage is not None else []
     folder = begin(out, config, force=force)
-    if from_stage is not None:
-        folder.remove_from(_stages_from(config, from_stage))
+    folder.remove_from(anew)
     return _run(folder, engine or EngineOptions(), progress or _Silent(), retry=False, shards=shards)
 
 
@@ -108,9 +108,10 @@ def score(
     missing = [shard.number for shard in folder.shards if folder.manifest("embed", shard.number) is None]
     if missing:
         raise InputError(f"{folder.path}: {len(missing)} of {len(folder.shards)} shards are not embedded yet")
-    return run(
-        with_overrides(folder.config, overrides), out, engine=engine, force=True, from_stage="score", progress=progress
-    )
+    config = with_overrides(folder.config, overrides)
+    if not config.score.enabled:
+        raise InputError("--set score.enabled: score is there to score; run switches it off")
+    return run(config, out, engine=engine, force=True, from_stage="score", progress=progress)
 
 
 class _Silent(RunProgress):

@@ -11,7 +11,7 @@ from typing import Any
 from turingvit_hf.curation.journal import Journal
 from turingvit_hf.curation.rows import read_samples
 from turingvit_hf.curation.stages import STAGES, Stage, enabled_stages
-from turingvit_hf.curation.state import RunFolder, source_name
+from turingvit_hf.curation.state import EARLIER_CALLS, RunFolder, source_name
 from turingvit_hf.curation.steps.base import Step
 from turingvit_hf.curation.stored import KEPT_ABOUT, StoredRows, count_rows, input_hash, live_rows, store_rows
 from turingvit_hf.curation.tables import (
@@ -77,7 +77,7 @@ def run_task(task: Task) -> dict[str, Any]:
         manifest = before | count_rows(run, stage, task.shard, rows)
         write_json(run.shard_file(task.shard, f"{stage.name}.json"), manifest)
         return manifest
-    journal = Journal(run.shard_file(task.shard, "calls.jsonl"))
+    journal = Journal(run.shard_file(task.shard, "calls.jsonl"), earlier=run.path / EARLIER_CALLS)
     steps = _steps_of(task.folder, stage, run)
     for step in steps:
         step.journal = journal
@@ -117,7 +117,7 @@ def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]
     source = run.config.sources[entry.source]
     stretch = {
         "name": source_name(run.config, entry.source),
-        "listing": entry.listing,
+        "listing": run.listing_of(entry),
         "unit": entry.unit,
         "start": entry.start,
         "stop": entry.stop,

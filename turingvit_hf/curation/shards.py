@@ -29,7 +29,7 @@ class Shard:
         source: number of the source in the config.
         unit: which shard of a stream; 0 for rows by index.
         start, stop: its rows in the unit; `stop` None: to the end.
-        listing: file that holds the source's listing, None where it is read in place.
+        listing: file of the run folder that holds the source's listing, None where it is read in place.
         repeats: positions of rows, counted from `start`, whose key an earlier row of the source has.
     """
 
@@ -49,7 +49,8 @@ class Shard:
 def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list[int | None]]:
     """Return the shards of all sources, and how many rows each source has as far as that is known without reading.
 
-    A folder that has no `metadata.jsonl` is listed into `folder`, so that files which come or go later shift no rows.
+    A folder that has no `metadata.jsonl` is listed into `folder`, which becomes the run's `sources`, so that files
+    which come or go later shift no rows.
 
     Raises:
         InputError: a source cannot be opened, or has no rows.
@@ -69,7 +70,8 @@ def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list
         repeats = repeated_keys(source, listing)
         for unit, start, stop in stretches:
             within = tuple(int(row) - start for row in repeats if start <= row < (stop or 0))
-            shards.append(Shard(len(shards), number, unit, start, stop, listing, within))
+            place = None if listing is None else f"sources/{number:02d}.jsonl"
+            shards.append(Shard(len(shards), number, unit, start, stop, place, within))
         is_known = all(stop is not None for _, _, stop in stretches)
         counts.append(sum(stop - start for _, start, stop in stretches if stop is not None) if is_known else None)
         if left is not None:

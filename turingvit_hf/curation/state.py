@@ -2,10 +2,11 @@
 """The run folder: plain files that say what was done, so that the same command goes on where a killed one stopped.
 
 config.yaml                 the resolved config, its hash in the first line
-run.json                    config hash, versions, sources, shard table
+run.json                    config, its hash, versions, sources, shard table
 sources/00.jsonl            the listing of a folder, as it was when the run began
 shards/00000/<stage>.parquet, <stage>.json (manifest), calls.jsonl (journal of answered calls)
 whole/<stage>.parquet, <stage>.json
+calls.jsonl                 answers from before the rows were cut into other shards
 rows.parquet                one row for each sample
 """
 
@@ -23,13 +24,15 @@ import pyarrow.parquet as pq
 from turingvit_hf import __version__
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import config_from_dict, dump_config
+from turingvit_hf.curation.rows import forget_sources
 from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
 from turingvit_hf.errors import InputError
-from turingvit_hf.files.yaml_files import read_yaml
 
 
 MARKER = "run.json"
+# of a run whose rows have moved to other shards
+EARLIER_CALLS = "calls.jsonl"
 VERSIONED = ("torch", "transformers", "pyarrow", "pillow", "numpy", "opencv-python-headless", "ImageHash", "faiss-cpu")
 
 
@@ -56,8 +59,8 @@ class RunFolder:
     @cached_property
     def config(self) -> CurationConfig:
         """The resolved config of the run."""
-        file = self.path / "config.yaml"
-        return config_from_dict(read_yaml(file), str(file))
+        # out of the file that is replaced last: config.yaml beside it is for people
+        return config_from_dict(self.facts["config"], str(self.path / MARKER))
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -68,6 +71,10 @@ class RunFolder:
     def shards(self) -> list[Shard]:
         """The shard table."""
         return [Shard(**entry) for entry in self.facts["shards"]]
+
+    def listing_of(self, shard: Shard) -> str | None:
+        """Return the path of the listing of a shard's source, None where it is read in place."""
+        return None if shard.listing is None else str(self.path / shard.listing)
 
     def shard_file(self, shard: int, name: str) -> Path:
         """Return the path of a shard's file."""
@@ -110,17 +117,22 @@ class RunFolder:
             shard: its number.
             before: only what stages before this one stored.
         """
-        from turingvit_hf.curation.stages import STAGES
+        from turingvit_hf.curation.stages import STAGES, enabled_stages
 
         rows: list[dict[str, Any]] = []
         by_id: dict[str, dict[str, Any]] = {}
+        order = list(STAGES)
+        first = enabled_stages(self.config)[0].name
         for name in self.stored_stages(shard):
-            if name == before:
+            # whether or not that stage has a table: what later ones stored is of an earlier config then
+            if before is not None and order.index(name) >= order.index(before):
                 break
             for values in self.read_stage(name, shard, is_whole=STAGES[name].is_whole):
                 error, attempts = values.pop("error", None), values.pop("attempts", 0)
                 values.pop("input_digest", None)
                 row = by_id.get(values["sample_id"])
+                if row is None and name != first:
+                    continue  # of a row that the sources do not have any more
                 if row is None:
                     row = by_id[values["sample_id"]] = _new_row()
                     rows.append(row)
@@ -191,6 +203,7 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
         partial.write_text(dump_config(config), encoding="utf-8")
     facts = {
         "config_hash": config.hash(),
+        "config": config.to_dict(),
         "seed": config.seed,
         "versions": versions(),
         "sources": sources,
@@ -206,12 +219,33 @@ def _lists_the_same(first: CurationConfig, second: CurationConfig) -> bool:
 
 def _list(config: CurationConfig, folder: Path) -> tuple[list[dict[str, Any]], list[Shard]]:
     """The sources and shards of a config; what a folder has of more shards, or of another number of them, goes."""
+    listed = folder / "sources.tmp"
+    shutil.rmtree(listed, ignore_errors=True)
+    shards, num_rows = list_shards(config, listed)  # may fail, and then all is as it was
+    _keep_answers(folder)
     shutil.rmtree(folder / "sources", ignore_errors=True)
-    shards, num_rows = list_shards(config, folder / "sources")
+    if listed.exists():
+        listed.rename(folder / "sources")
+    forget_sources()
     for extra in sorted((folder / "shards").glob("*"))[len(shards) :]:
         shutil.rmtree(extra)
     shutil.rmtree(folder / "whole", ignore_errors=True)  # its row groups are numbered by shards
     return [{"name": source_name(config, number), "rows": count} for number, count in enumerate(num_rows)], shards
+
+
+def _keep_answers(folder: Path) -> None:
+    """Gathers the answers of all shards in one journal, since rows are about to move to other shards."""
+    journals = sorted((folder / "shards").glob("*/calls.jsonl"))
+    if not journals:
+        return
+    with written_file(folder / EARLIER_CALLS) as partial, partial.open("wb") as file:
+        for journal in (folder / EARLIER_CALLS, *journals):
+            if journal.is_file():
+                file.writelines(
+                    line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
+                )
+    for journal in journals:
+        journal.unlink()
 
 
 def source_name(config: CurationConfig, number: int) -> str:

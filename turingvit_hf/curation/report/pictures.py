@@ -48,7 +48,7 @@ def _of_shard(run: RunFolder, shard: Any, rows: Mapping[str, Mapping[str, Any]])
     samples = read_samples(
         source,
         name=source_name(run.config, shard.source),
-        listing=shard.listing,
+        listing=run.listing_of(shard),
         unit=shard.unit,
         start=shard.start,
         stop=shard.stop,

@@ -1,0 +1,107 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""A run that goes on with another config, or from another place, ends as a fresh one would, and loses no answer."""
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from turingvit_hf.curation.exports import export
+from turingvit_hf.curation.runs import run, score
+from turingvit_hf.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures without a listing of their own, one of them a copy of another."""
+    folder = tmp_path / "pictures"
+    write_pictures(folder, 9)
+    (folder / "copy.png").write_bytes((folder / "004.png").read_bytes())
+    for path in folder.glob("*.png"):
+        path.with_suffix(".txt").write_text(f"Some boats and the number {path.stem}.")
+    return folder
+
+
+def ends(out):
+    """How each row ended, and by what score."""
+    columns = ["key", "status", "drop_stage", "drop_reason", "overall", "better_share", "caption"]
+    return pq.read_table(out / "rows.parquet", columns=columns).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"deduplicate": {"enabled": False}}, {}),
+        ({}, {"deduplicate": {"enabled": False}}),
+        ({"score": {"enabled": False}}, {}),
+        ({}, {"limit": 3}),
+        ({"limit": 5}, {}),
+        ({}, {"shard_size": 4}),
+        ({"shard_size": 2}, {"limit": 7}),
+    ],
+)
+def test_a_changed_run_ends_as_a_fresh_one(folder, tmp_path, before, after):
+    changed = {"thresholds": {"quality": {"min_side": 32, "max_edge_width": None, "min_edge_share": None}}}
+    changed["thresholds"]["score"] = {"top_fraction": 0.5}
+    run(make_config(folder, **changed | before), tmp_path / "out")
+    run(make_config(folder, **changed | after), tmp_path / "out", force=True)
+    run(make_config(folder, **changed | after), tmp_path / "fresh")
+    assert ends(tmp_path / "out") == ends(tmp_path / "fresh")
+
+
+def test_no_answer_is_asked_for_again_when_rows_move_to_other_shards(folder, tmp_path):
+    log = tmp_path / "asked"
+    run(make_config(folder, log=log, shard_size=3), tmp_path / "out")
+    asked = log.read_text().count("asked")
+    for values in ({"shard_size": 10}, {"shard_size": 2, "limit": 6}, {"shard_size": 5}):
+        run(make_config(folder, log=log, **values), tmp_path / "out", force=True)
+        assert log.read_text().count("asked") == asked
+
+
+def test_a_run_goes_on_elsewhere(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(folder.absolute())
+    run(config, "out")
+    (tmp_path / "away").mkdir()
+    shutil.move("out", "away/moved")
+    monkeypatch.chdir(tmp_path / "away")
+    before = (tmp_path / "away/moved/rows.parquet").read_bytes()
+    run(config, "moved")
+    assert (tmp_path / "away/moved/rows.parquet").read_bytes() == before
+    assert export("moved", "curated").num_rows == sum(row["status"] == "kept" for row in ends(tmp_path / "away/moved"))
+
+
+def test_what_is_refused_changes_nothing(folder, tmp_path):
+    config, out = make_config(folder), tmp_path / "out"
+    run(config, out)
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for changes, options in (
+        ({"sources": [{"path": str(tmp_path / "nowhere"), "format": "folder"}]}, {}),
+        ({"sources": [{"path": str(folder), "kind": "video"}]}, {}),
+        ({"seed": 9}, {"from_stage": "nonsense"}),
+    ):
+        with pytest.raises(InputError):
+            run(make_config(folder, **changes), out, force=True, **options)
+        left = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert left == files, changes
+    with pytest.raises(InputError, match=r"score\.enabled"):
+        score(out, ["score.enabled=false"])
+    with pytest.raises(InputError, match="nonsense"):
+        run(config, tmp_path / "new", from_stage="nonsense")
+    assert not (tmp_path / "new").exists()
+    run(config, out)
+    assert (out / "rows.parquet").read_bytes() == files[out / "rows.parquet"]
+
+
+def test_a_listed_folder_keeps_its_rows_when_files_come(folder, tmp_path):
+    config, out = make_config(folder), tmp_path / "out"
+    run(config, out)
+    before = ends(out)
+    picture(77).save(folder / "000a.png")
+    run(config, out)
+    assert ends(out) == before
+    rows = [{"file_name": path.name, "caption": "x"} for path in sorted(folder.glob("*.png"))]
+    write_listing(folder, rows)
+    run(config, out)
+    assert ends(out) == before
