@@ -1,11 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Configs by file: read, overridden and checked, so that a misspelt key never goes unnoticed; written resolved."""
 
-import dataclasses
 import difflib
 import json
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from turingvit_hf.curation.config import CurationConfig, hash_of
 from turingvit_hf.errors import InputError
+from turingvit_hf.files.sections import keys_at
 from turingvit_hf.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 
@@ -131,7 +129,7 @@ def _describe(error: Mapping[str, Any]) -> str:
     kind = error["type"]
     if kind == "unexpected_keyword_argument":
         *section, key = place
-        allowed = _keys_at(CurationConfig, section)
+        allowed = keys_at(CurationConfig, section)
         near = difflib.get_close_matches(str(key), allowed, n=1)
         return f"there is no key {path}; " + (
             f"did you mean {near[0]}?" if near else f"allowed are {', '.join(allowed)}"
@@ -144,22 +142,3 @@ def _describe(error: Mapping[str, Any]) -> str:
     for json_word, word in (("a valid array", "a list"), ("an object", "a mapping"), ("a valid string", "a text")):
         message = message.replace(json_word, word)
     return f"{path}={error['input']!r:.120}: {message}"
-
-
-def _keys_at(wanted: Any, place: Iterable[str | int]) -> list[str]:
-    """The keys of the section at this place, empty where there is none."""
-    section = _section(wanted)
-    for key in place:
-        if isinstance(key, int):
-            continue  # an element of a list has the type that the list was unwrapped to
-        section = _section(typing.get_type_hints(section).get(str(key))) if section is not None else None
-    return [entry.name for entry in dataclasses.fields(section)] if section is not None else []
-
-
-def _section(wanted: Any) -> Any:
-    """The config class inside `X | None` or `tuple[X, ...]`, or None."""
-    if dataclasses.is_dataclass(wanted):
-        return wanted
-    if isinstance(wanted, types.UnionType) or typing.get_origin(wanted) in (typing.Union, tuple):
-        return next((found for part in typing.get_args(wanted) if (found := _section(part)) is not None), None)
-    return None

@@ -4,7 +4,6 @@
 import dataclasses
 import difflib
 import enum
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
+from turingvit_hf.files.sections import keys_at, section_in
 from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.training.arguments import StageRecipe
 
@@ -223,7 +223,7 @@ def without_nulls(values: Any, wanted: Any = StageRecipe) -> Any:
         return [without_nulls(value, wanted) for value in values]
     if not isinstance(values, dict):
         return values
-    section = _section(wanted)
+    section = section_in(wanted)
     if section is None:
         return {key: without_nulls(value, None) for key, value in values.items() if value is not None}
     hints = typing.get_type_hints(section)
@@ -283,7 +283,7 @@ def _is_enum(wanted: Any) -> typing.TypeGuard[type[enum.Enum]]:
 def _unknown_key(place: Place) -> str:
     *section, key = place
     path, key = ".".join(map(str, place)), str(key)
-    return _not_a_key(path, key, _keys_at(StageRecipe, section))
+    return _not_a_key(path, key, keys_at(StageRecipe, section))
 
 
 def _not_a_key(path: str, key: str, allowed: Iterable[str]) -> str:
@@ -301,28 +301,9 @@ def _homes() -> list[str]:
     """The paths of all keys that sections of a recipe have."""
     homes = [f"model.{key}" for key in ARCHITECTURE]
     homes += [f"training.{entry.name}" for entry in dataclasses.fields(TrainingArguments) if entry.init]
-    for section in _keys_at(StageRecipe, []):
-        homes += [f"{section}.{key}" for key in _keys_at(StageRecipe, [section])]
+    for section in keys_at(StageRecipe, []):
+        homes += [f"{section}.{key}" for key in keys_at(StageRecipe, [section])]
     return homes
-
-
-def _keys_at(wanted: Any, place: Iterable[str | int]) -> list[str]:
-    """The keys of the section at this place, empty where there is none."""
-    wanted = _section(wanted)
-    for key in place:
-        if isinstance(key, int):
-            continue  # an element of a list has the type that the list was unwrapped to
-        wanted = _section(typing.get_type_hints(wanted).get(str(key))) if wanted is not None else None
-    return [entry.name for entry in dataclasses.fields(wanted)] if wanted is not None else []
-
-
-def _section(wanted: Any) -> Any:
-    """The recipe class inside `X | None` or `tuple[X, ...]`, or None."""
-    if dataclasses.is_dataclass(wanted):
-        return wanted
-    if isinstance(wanted, types.UnionType) or typing.get_origin(wanted) in (typing.Union, tuple):
-        return next((found for part in typing.get_args(wanted) if (found := _section(part)) is not None), None)
-    return None
 
 
 def _last_sentence(error: Exception) -> str:
