@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from turingvit_hf.benchmarking.command import app as benchmark
 from turingvit_hf.console import describe_load_error, log_lines, one_line_errors, quiet_libraries
 from turingvit_hf.curation.command import app as curate
 from turingvit_hf.evaluation.command import evaluate
@@ -170,6 +171,9 @@ app.command(
     short_help="Measure a dual encoder or tower: zero-shot, retrieval, k-NN, linear probe.",
     epilog="Example: turingvit evaluate --model stage3/model --task retrieval --data my/pairs --out results",
 )(evaluate)
+
+
+app.add_typer(benchmark, name="benchmark", short_help="Measure towers, processors and training steps beside others.")
 
 
 @app.command(
