@@ -53,9 +53,15 @@ def describe(values: Mapping[str, Any]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; the first column names the row, numbers stand to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"
+    """A table that can be read as it is, too; the first column names the row, the others stand to the right."""
+    lines = [[str(cell) for cell in line] for line in (columns, *rows)]
+    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(columns))]
+    texts = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    ]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (texts[0], rule, *texts[1:]))
 
 
 def read_figures(file: Path) -> dict[str, Any] | None:

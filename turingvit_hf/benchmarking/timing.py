@@ -79,6 +79,7 @@ def time_interleaved(
     *,
     warmup: int = 1,
     device: torch.device | None = None,
+    on_round: Callable[[int], None] | None = None,
 ) -> dict[str, Timing]:
     """Timings of each function: all in turn, so that a slow moment falls on all of them.
 
@@ -87,14 +88,18 @@ def time_interleaved(
         repeats: timed runs of each.
         warmup: runs of each before, all in turn.
         device: see `seconds_of`.
+        on_round: told how many timed rounds are done, after the warm-up and after each.
     """
     for _ in range(warmup):
         for function in functions.values():
             function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
+    on_round = on_round or (lambda done: None)
+    on_round(0)
+    for done in range(1, repeats + 1):
         for name, function in functions.items():
             seconds[name].append(seconds_of(function, device))
+        on_round(done)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
