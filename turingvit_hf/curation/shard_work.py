@@ -85,20 +85,20 @@ def run_task(task: Task) -> dict[str, Any]:
     limit = config.max_attempts if task.retry else 0
     rows = []
     inputs = _inputs(run, stage, task.shard)
-    num_reused = 0
+    num_fresh = num_reused = 0
     while batch := list(islice(inputs, stage.batch_size(config))):
         for row in batch:
             row["input_digest"] = _digest(row, steps)
         done = [known.find(row, limit) for row in batch]
         fresh = [row for row, result in zip(batch, done, strict=True) if result is None]
         results = iter(_apply(steps, fresh, known))
+        for result in done:
+            rows += list(_exploded(next(results), stage.explodes)) if result is None else result
+        num_fresh += len(fresh)
         num_reused += len(batch) - len(fresh)
-        rows += [result if result is not None else next(results) for result in done]
-    if stage.explodes:
-        rows = [part for row in rows for part in _exploded(row, stage.explodes)]
     # a manifest never stands beside a table that it was not made for
     run.shard_file(task.shard, f"{stage.name}.json").unlink(missing_ok=True)
-    facts = stage.facts(steps) if num_reused < len(rows) else known.facts
+    facts = stage.facts(steps) if num_fresh else known.facts
     store_rows(run, stage, task.shard, rows, {"stage_hash": stage_hash, "facts": json.dumps(facts)})
     manifest = count_rows(run, stage, task.shard, rows) | {
         "facts": facts,
@@ -188,9 +188,9 @@ def _digest(row: dict[str, Any], steps: Sequence[Step]) -> str:
     return digest_of({name: row[name] for name in sorted(names) if name in row} | {"sample_id": row["sample_id"]})
 
 
-def _exploded(row: dict[str, Any], column: str) -> Iterator[dict[str, Any]]:
+def _exploded(row: dict[str, Any], column: str | None) -> Iterator[dict[str, Any]]:
     """A row for each element of a list, which brings columns of its own; the row itself where there are none."""
-    parts = row.pop(column) or ()
+    parts = row.pop(column, None) or () if column is not None else ()
     if not parts:
         yield row
     for part in parts:

@@ -55,29 +55,32 @@ def has_retriable(run: RunFolder, stage: Stage, shard: int) -> bool:
 
 
 class StoredRows:
-    """What an earlier run stored of a stage of a shard."""
+    """What an earlier run stored of a stage of a shard: of each row that the stage was given one row, or several where
+    the stage takes rows apart."""
 
     def __init__(self, run: RunFolder, stage: Stage, shard: int, stage_hash: str):
         path = run.shard_file(shard, f"{stage.name}.parquet")
-        is_usable = path.is_file() and metadata_of(path).get("stage_hash") == stage_hash and not stage.explodes
+        is_usable = path.is_file() and metadata_of(path).get("stage_hash") == stage_hash
         rows = read_rows(path) if is_usable else []
         self.facts = json.loads(metadata_of(path).get("facts", "{}")) if is_usable else {}
         if is_usable and stage.vectors:
             for row, vectors in zip(rows, read_rows(vectors_file(path)), strict=True):
                 row.update(vectors)
-        self.rows = {row["sample_id"]: row for row in rows}
+        # the digest of a row that the stage was given has its id in it
+        self._by_input: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            self._by_input.setdefault(row["input_digest"], []).append(row)
 
-    def find(self, row: dict[str, Any], limit: int) -> dict[str, Any] | None:
-        """The stored result of a row; None if it has none, was made from another input, or is to be tried again."""
-        found = self.rows.get(row["sample_id"])
-        if found is None or found["input_digest"] != row["input_digest"]:
+    def find(self, row: dict[str, Any], limit: int) -> list[dict[str, Any]] | None:
+        """What is stored of a row; None if there is nothing made from this input, or it is to be tried again."""
+        found = self._by_input.get(row["input_digest"])
+        if found is None or any(part["error"] is not None and part["attempts"] < limit for part in found):
             return None
-        return None if found["error"] is not None and found["attempts"] < limit else found
+        return found
 
     def attempts(self, row: dict[str, Any]) -> int:
         """How often this row, with this input, was tried before."""
-        found = self.rows.get(row["sample_id"])
-        return found["attempts"] if found is not None and found["input_digest"] == row["input_digest"] else 0
+        return max((part["attempts"] for part in self._by_input.get(row["input_digest"], ())), default=0)
 
 
 def live_rows(run: RunFolder, stage: Stage, shard: int) -> list[dict[str, Any]]:

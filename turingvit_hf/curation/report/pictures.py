@@ -52,6 +52,7 @@ def _of_shard(run: RunFolder, shard: Any, rows: Mapping[str, Mapping[str, Any]])
         unit=shard.unit,
         start=shard.start,
         stop=shard.stop,
+        repeats=shard.repeats,
         wanted=set(by_position),
     )
     for sample in samples:
