@@ -13,8 +13,8 @@ from turingvit_hf.evaluation.linear_probe import PENALTIES, fit_linear_probe, sw
 from turingvit_hf.evaluation.neighbors import nearest_neighbor_scores
 from turingvit_hf.evaluation.prompts import TEMPLATES, canonical, make_prompts
 from turingvit_hf.evaluation.retrieval import retrieval_hits
-from turingvit_hf.evaluation.run import few_shots
 from turingvit_hf.evaluation.statistics import bootstrap_interval
+from turingvit_hf.evaluation.tasks import few_shots
 
 
 def unit(x: np.ndarray) -> np.ndarray:

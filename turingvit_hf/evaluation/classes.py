@@ -1,7 +1,6 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The classes of a data set: their names, and which one a row's label means."""
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from turingvit_hf.errors import BadRowError, InputError
-
-
-# the files of timm that list the synsets of each, in the order of their class numbers
-TIMM_LISTS = {
-    "imagenet-1k": "imagenet_synsets.txt",
-    "imagenet-a": "imagenet_a_synsets.txt",
-    "imagenet-r": "imagenet_r_synsets.txt",
-}
+from turingvit_hf.evaluation.imagenet_names import OBJECTNET, TIMM_LISTS, imagenet_classes, objectnet_classes
 
 
 @dataclass(frozen=True)
@@ -49,25 +41,29 @@ class Classes:
 
 
 def read_classes(source: str | Path) -> Classes:
-    """The classes that a file or one of TIMM_LISTS names.
+    """The classes that a file names, or a list: `imagenet-1k`, `-v2`, `-sketch`, `-a` or `-r`, or `objectnet:FOLDER`.
 
     A text file has one name a line. A JSON file has a list of names, or an object of key and name: `{"n01440764":
     "tench", ...}`, where keys are what labels and folders are called; its order is that of numbered labels.
 
-    The lists are those of timm (Apache-2.0), names are the first of WordNet's, not the hand-made ones of CLIP.
+    ImageNet's names are WordNet's, and with `:clip` behind the name of a list, as in `imagenet-1k:clip`, those that
+    CLIP's authors wrote; see `imagenet_names` for where the lists come from.
 
     Raises:
-        InputError: there is no such file, it holds something else or a name twice, or timm is not installed.
+        InputError: there is no such file, it holds something else or a name twice, or a package is not installed.
     """
-    if str(source) in TIMM_LISTS:
-        return _classes_of_timm(str(source))
+    if (pairs := imagenet_classes(str(source))) is not None:
+        return make_classes(pairs, str(source))
+    if str(source).startswith(OBJECTNET):
+        return make_classes(objectnet_classes(str(source).removeprefix(OBJECTNET)), str(source))
     path = Path(source).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
         entries = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot read the classes {str(source)!r}: {error}; it is a file or one of {', '.join(TIMM_LISTS)}"
+            f"cannot read the classes {str(source)!r}: {error}; it is a file, one of {', '.join(TIMM_LISTS)} "
+            f"(with :clip for CLIP's names), or {OBJECTNET}FOLDER"
         ) from error
     pairs = entries.items() if isinstance(entries, dict) else ((name, name) for name in entries)
     if not isinstance(entries, dict | list) or not entries:
@@ -89,16 +85,3 @@ def make_classes(pairs: Sequence[tuple[Any, Any]], source: str) -> Classes:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InputError(f"{source}: the class {twice!r} stands twice")
     return Classes(keys, tuple(name.strip() for _, name in pairs))
-
-
-def _classes_of_timm(name: str) -> Classes:
-    spec = importlib.util.find_spec("timm")
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"the classes {name!r} come from timm: pip install 'turingvit_hf[teachers]', or give a file with them"
-        )
-    folder = Path(spec.origin).parent / "data" / "_info"
-    lemmas = dict(line.split("\t", 1) for line in (folder / "imagenet_synset_to_lemma.txt").read_text().splitlines())
-    synsets = (folder / TIMM_LISTS[name]).read_text().split()
-    # two pairs of WordNet's words are each the name of two classes (crane, maillot): keys tell them apart
-    return Classes(tuple(synsets), tuple(lemmas[synset].split(",")[0].strip() for synset in synsets))

@@ -16,7 +16,7 @@ from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Dual encoder of transformers, or a tower: a folder or a hub id.")],
-    task: Annotated[str, typer.Option(help="zero-shot, retrieval, knn or linear-probe.")],
+    task: Annotated[str, typer.Option(help="zero-shot, retrieval, knn, linear-probe or attentive-probe.")],
     data: Annotated[
         str,
         typer.Option(
@@ -34,20 +34,21 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Of a hub data set, or of Karpathy's.")] = "test",
-    train_data: Annotated[str | None, typer.Option(help="For knn and linear-probe: images to learn from.")] = None,
+    train_data: Annotated[str | None, typer.Option(help="For knn and probes: images to learn from.")] = None,
     train_split: Annotated[str, typer.Option(help="Of --train-data, if it is a hub data set.")] = "train",
     images: Annotated[str | None, typer.Option(help="Folder that --data names its files from.")] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="File of class names (a line each, or JSON), or imagenet-1k, imagenet-a, imagenet-r out of timm.",
+            help="File of class names (a line each, or JSON); imagenet-1k, -v2, -sketch, -a or -r out of timm, with "
+            ":clip behind it for CLIP's names out of open_clip_torch; or objectnet:FOLDER of its mappings.",
             show_default="those of the data",
         ),
     ] = None,
     template: Annotated[
         list[str] | None,
         typer.Option(
-            help="name, photo, clip-7 or siglip, or a prompt with {}; prompts may be given many times.",
+            help="name, photo, clip-7, siglip, clip-80 (out of open_clip_torch), or prompts with {}, one each time.",
             show_default="photo",
         ),
     ] = None,
@@ -59,6 +60,15 @@ def evaluate(
     ] = "pooled",
     shots: Annotated[int | None, typer.Option(min=1, help="Images of each class to learn from.")] = None,
     neighbors: Annotated[int, typer.Option(min=1, help="The k of knn.")] = 20,
+    probe: Annotated[str, typer.Option(help="How a linear probe is fitted: lbfgs, or sgd at many rates.")] = "lbfgs",
+    epochs: Annotated[int, typer.Option(min=1, help="Of an attentive probe, and of a linear one by sgd.")] = 20,
+    learning_rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Of these, to choose from; may be given many times.", show_default="those of their recipes"),
+    ] = None,
+    token_dtype: Annotated[
+        str, typer.Option(help="In which an attentive probe's tokens are kept: float16, bfloat16 or float32.")
+    ] = "float16",
     media_column: Annotated[str | None, typer.Option(help="Column of images.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of labels or captions.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Images to read, from the front.")] = None,
@@ -74,7 +84,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Such as cpu.", show_default="an accelerator")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of intervals, shots and the sweep.")] = 0,
 ) -> None:
-    """Measure a dual encoder or tower: zero-shot classification, retrieval, k-NN, linear probe.
+    """Measure a dual encoder or tower: zero-shot classification, retrieval, k-NN, linear and attentive probes.
 
     On several processes: torchrun --nproc-per-node 8 -m turingvit_hf.evaluation, with the same options; the figures
     are the same. A run that was interrupted goes on.
@@ -105,6 +115,10 @@ def evaluate(
             features=features,
             shots=shots,
             neighbors=neighbors,
+            probe=probe,
+            epochs=epochs,
+            learning_rates=tuple(learning_rate) if learning_rate else None,
+            token_dtype=token_dtype,
             media_column=media_column,
             text_column=text_column,
             max_samples=max_samples,

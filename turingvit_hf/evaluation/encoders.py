@@ -33,6 +33,10 @@ class Encoder(Protocol):
         """The features (M, E) float32 on the CPU of texts, at least one, in the space of `"embedding"`."""
         ...
 
+    def patch_tokens(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """The patch tokens (L, D) float32 on the CPU of each uint8 image (3, H, W), at least one."""
+        ...
+
 
 class TransformersEncoder:
     """What `AutoModel` loads: CLIP, SigLIP, SigLIP2, a `TuringViTDualEncoderModel`, or a vision tower by itself.
@@ -98,6 +102,19 @@ class TransformersEncoder:
         if kind not in FEATURES:
             raise InputError(f"features={kind!r}: allowed are {', '.join(FEATURES)}")
         return torch.cat([self._encode(self.prepare_images(batch), kind) for batch in self._batches(images)])
+
+    @torch.inference_mode()
+    def patch_tokens(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """The patch tokens of the vision tower, (L, D) float32 on the CPU for each uint8 image (3, H, W).
+
+        They are in row-major order; class and register tokens and padding are left out.
+        """
+        tokens: list[Tensor] = []
+        for batch in self._batches(images):
+            tower, moved = self._tower, self._move(self.prepare_images(batch))
+            hidden = tower(**moved).last_hidden_state.float()
+            tokens += [image.cpu() for image in _patches_of_images(hidden, moved, tower.config)]
+        return tokens
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -185,13 +202,19 @@ class TransformersEncoder:
         if kind == "embedding":
             self._require_texts()
             return _pooled(self.network.get_image_features(**moved)).float().cpu()
-        tower = next((getattr(self.network, name) for name in TOWERS if hasattr(self.network, name)), self.network)
+        tower = self._tower
         outputs = tower(**moved)
         if kind == "mean":
-            return _mean_of_patches(outputs.last_hidden_state.float(), moved, tower.config).cpu()
+            hidden = outputs.last_hidden_state.float()
+            return torch.stack([image.mean(0) for image in _patches_of_images(hidden, moved, tower.config)]).cpu()
         if getattr(outputs, "pooler_output", None) is None:
             raise InputError(f"{type(tower).__name__} pools nothing; take features='mean'")
         return outputs.pooler_output.float().cpu()
+
+    @property
+    def _tower(self) -> Any:
+        """The vision tower of a dual encoder, or the network that is one."""
+        return next((getattr(self.network, name) for name in TOWERS if hasattr(self.network, name)), self.network)
 
     def _move(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Tensors on the model's device, those of floats in its dtype."""
@@ -230,13 +253,14 @@ def _pooled(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-def _mean_of_patches(tokens: Tensor, inputs: Mapping[str, Tensor], config: Any) -> Tensor:
-    """The mean (N, D) of patch tokens that are packed (T, D), padded (N, L, D) with a mask, or follow class tokens."""
+def _patches_of_images(tokens: Tensor, inputs: Mapping[str, Tensor], config: Any) -> Sequence[Tensor]:
+    """The patch tokens (L, D) of each image, where they are packed (T, D), padded (N, L, D) with a mask, or follow
+    class tokens.
+    """
     if "image_grid_thw" in inputs:
-        return torch.stack([image.mean(0) for image in split_by_image(tokens, inputs["image_grid_thw"])])
+        return split_by_image(tokens.flatten(0, -2), inputs["image_grid_thw"])
     if "pixel_attention_mask" in inputs:
-        weights_NL1 = inputs["pixel_attention_mask"][..., None].to(tokens.dtype)
-        return (tokens * weights_NL1).sum(1) / weights_NL1.sum(1)
+        return [image[mask.bool()] for image, mask in zip(tokens, inputs["pixel_attention_mask"], strict=True)]
     height, width = inputs["pixel_values"].shape[-2:]
     num_patches = (height // config.patch_size) * (width // config.patch_size)
-    return tokens[:, -num_patches:].mean(1)
+    return tokens[:, -num_patches:].unbind()

@@ -4,7 +4,7 @@
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.evaluation.classes import Classes
 from turingvit_hf.evaluation.datasets import EvaluationData
 from turingvit_hf.evaluation.encoders import Encoder
-from turingvit_hf.evaluation.shards import Shard, make_shards
+from turingvit_hf.evaluation.shards import Shard, make_shards, name_of, read_shard
+from turingvit_hf.evaluation.tokens import TOKEN_DTYPES, TokenFiles
 
 
 # of one file of features; batches never reach over it, so that neither resuming nor more processes change a figure
@@ -33,7 +34,7 @@ class ImageFeatures(NamedTuple):
     """What became of the images of a data set.
 
     Attributes:
-        features: (N, D) float32 of those that could be read.
+        features: (N, D) float32 of those that could be read; in processes other than the first one none, (0, 0).
         texts: of each the class, a number, or its captions, a list.
         left_out: how many could not be used, by reason.
     """
@@ -41,6 +42,11 @@ class ImageFeatures(NamedTuple):
     features: Tensor
     texts: list[Any]
     left_out: dict[str, int]
+
+    @property
+    def num_images(self) -> int:
+        """How many could be used."""
+        return len(self.texts)
 
     @property
     def labels(self) -> Tensor:
@@ -69,44 +75,58 @@ class FeatureStore:
         """Whether this is the process that makes figures of the features."""
         return self._processes.is_main_process
 
+    @property
+    def folder(self) -> Path:
+        """Where the features are kept."""
+        return self._folder
+
     def images(self, data: EvaluationData, kind: str, classes: Classes | None = None) -> ImageFeatures:
         """The features of all images, with their classes, or with captions where no classes are given. Collective.
+
+        All processes learn the classes or captions; the features are read by the first one.
 
         Raises:
             InputError: none of the images can be used, or features cannot be kept.
         """
 
-        def make(number: int) -> Shard:
-            start = number * IMAGES_PER_SHARD
-            pictures, texts, left_out = [], [], Counter()
-            features = []
-            for found in _decoded(data, range(start, min(start + IMAGES_PER_SHARD, len(data))), classes):
-                if isinstance(found, BadRowError):
-                    left_out[found.reason] += 1
-                    continue
-                pictures.append(found[0])
-                texts.append(found[1])
-                if len(pictures) == DECODED_AT_ONCE:
-                    features.append(self._encoder.image_features(pictures, kind))
-                    pictures = []
-            if pictures:
-                features.append(self._encoder.image_features(pictures, kind))
-            tensors = {"features": torch.cat(features)} if features else {}
-            return Shard(tensors, {"texts": texts, "left_out": dict(left_out)})
+        def encode(pictures: list[np.ndarray]) -> dict[str, Tensor]:
+            return {"features": self._encoder.image_features(pictures, kind)}
 
-        spec = self._identity | {"kind": kind, "images_per_shard": IMAGES_PER_SHARD, "data": identity_of_data(data)}
-        spec["classes"] = None if classes is None else [classes.keys, classes.names]
-        num_shards = -(-len(data) // IMAGES_PER_SHARD)
-        shards = make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
-        left_out = sum((Counter(shard.notes["left_out"]) for shard in shards), Counter())
+        paths = self._shards_of_images(data, classes, self._spec_of_images(data, kind, classes), encode)
+        shards = [read_shard(path, with_tensors=self.is_main) for path in paths]
+        texts, left_out = _texts_of(shards, data)
         features = [shard.tensors["features"] for shard in shards if shard.tensors]
-        if not features:
-            raise InputError(f"none of the {len(data)} images of {data.source.recipe.path!r} can be used: {left_out}")
-        texts = [text for shard in shards for text in shard.notes["texts"]]
-        return ImageFeatures(torch.cat(features), texts, dict(left_out))
+        return ImageFeatures(torch.cat(features) if features else torch.empty(0, 0), texts, left_out)
+
+    def tokens(self, data: EvaluationData, classes: Classes, dtype: str) -> TokenFiles:
+        """The patch tokens of all images, with their classes, left in their files. Collective.
+
+        Args:
+            data: the images.
+            classes: which there are.
+            dtype: in which tokens are kept, one of TOKEN_DTYPES.
+
+        Raises:
+            InputError: none of the images can be used, a token is too large for the dtype, or the disk would not hold
+                the files.
+        """
+
+        def encode(pictures: list[np.ndarray]) -> dict[str, Tensor]:
+            images = self._encoder.patch_tokens(pictures)
+            kept = torch.cat(images).to(TOKEN_DTYPES[dtype])
+            if not bool(torch.isfinite(kept).all()):
+                raise InputError(f"tokens are too large for {dtype}, or not finite: take --token-dtype bfloat16")
+            return {"tokens": kept, "lengths": torch.tensor([len(image) for image in images])}
+
+        spec = self._spec_of_images(data, f"tokens in {dtype}", classes)
+        paths = self._shards_of_images(data, classes, spec, encode)
+        shards = [read_shard(path, with_tensors=False) for path in paths]
+        labels, left_out = _texts_of(shards, data)
+        used = [path for path, shard in zip(paths, shards, strict=True) if shard.notes["texts"]]
+        return TokenFiles(used, torch.tensor(labels, dtype=torch.int64), left_out, name_of(spec))
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """The features (M, E) of texts, at least one. Collective."""
+        """The features (M, E) of texts, at least one; in processes other than the first one none. Collective."""
 
         def make(number: int) -> Shard:
             start = number * TEXTS_PER_SHARD
@@ -115,8 +135,57 @@ class FeatureStore:
         digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
         spec = self._identity | {"texts": digest, "texts_per_shard": TEXTS_PER_SHARD}
         num_shards = -(-len(texts) // TEXTS_PER_SHARD)
-        shards = make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
-        return torch.cat([shard.tensors["features"] for shard in shards])
+        paths = make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
+        if not self.is_main:
+            return torch.empty(0, 0)
+        return torch.cat([read_shard(path).tensors["features"] for path in paths])
+
+    def _spec_of_images(self, data: EvaluationData, kind: str, classes: Classes | None) -> dict[str, Any]:
+        spec = self._identity | {"kind": kind, "images_per_shard": IMAGES_PER_SHARD, "data": identity_of_data(data)}
+        return spec | {"classes": None if classes is None else [classes.keys, classes.names]}
+
+    def _shards_of_images(
+        self,
+        data: EvaluationData,
+        classes: Classes | None,
+        spec: Mapping[str, Any],
+        encode: Callable[[list[np.ndarray]], dict[str, Tensor]],
+    ) -> list[Path]:
+        """The files with what `encode` makes of images, and in their notes the texts and what was left out."""
+
+        def make(number: int) -> Shard:
+            start = number * IMAGES_PER_SHARD
+            pictures, texts, left_out = [], [], Counter()
+            parts: list[dict[str, Tensor]] = []
+            for found in _decoded(data, range(start, min(start + IMAGES_PER_SHARD, len(data))), classes):
+                if isinstance(found, BadRowError):
+                    left_out[found.reason] += 1
+                    continue
+                pictures.append(found[0])
+                texts.append(found[1])
+                if len(pictures) == DECODED_AT_ONCE:
+                    parts.append(encode(pictures))
+                    pictures = []
+            if pictures:
+                parts.append(encode(pictures))
+            tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
+            return Shard(tensors, {"texts": texts, "left_out": dict(left_out)})
+
+        num_shards = -(-len(data) // IMAGES_PER_SHARD)
+        return make_shards(self._folder, num_shards, make, spec=spec, processes=self._processes)
+
+
+def _texts_of(shards: Sequence[Shard], data: EvaluationData) -> tuple[list[Any], dict[str, int]]:
+    """The classes or captions of all images, and how many were left out, by reason.
+
+    Raises:
+        InputError: none is left.
+    """
+    texts = [text for shard in shards for text in shard.notes["texts"]]
+    left_out = sum((Counter(shard.notes["left_out"]) for shard in shards), Counter())
+    if not texts:
+        raise InputError(f"none of the {len(data)} images of {data.source.recipe.path!r} can be used: {left_out}")
+    return texts, dict(left_out)
 
 
 def identity_of_data(data: EvaluationData) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation.encoders import FEATURES
-from turingvit_hf.evaluation.prompts import TEMPLATES
+from turingvit_hf.evaluation.prompts import CLIP_ALL, TEMPLATES
+from turingvit_hf.evaluation.tokens import TOKEN_DTYPES
 
 
-TASKS = ("zero-shot", "retrieval", "knn", "linear-probe")
-PROBES = ("knn", "linear-probe")
+TASKS = ("zero-shot", "retrieval", "knn", "linear-probe", "attentive-probe")
+# these learn from images whose classes are known
+PROBES = ("knn", "linear-probe", "attentive-probe")
+FITS = ("lbfgs", "sgd")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,15 @@ class EvaluationOptions:
         train_split: of it.
         images: the folder that a JSON file of captions names its files from.
         classes: a file of class names, or one of the lists that `read_classes` knows; None: those of the data.
-        templates: a name of TEMPLATES, or prompts with `{}`.
+        templates: a name that `templates_of` knows, or prompts with `{}`.
         canonicalize: whether prompts and captions are lower-cased and lose their punctuation.
         features: what k-NN and linear probes look at, see `TransformersEncoder.image_features`.
         shots: images of each class to train on; None: all.
         neighbors: k of k-NN.
+        probe: how a linear probe is fitted, one of FITS.
+        epochs: of attentive probes, and of linear ones by SGD.
+        learning_rates: of these, to choose from; None: those of their recipes.
+        token_dtype: in which an attentive probe's tokens are kept, one of TOKEN_DTYPES.
         media_column: column of the images; None looks for the usual names.
         text_column: column of labels or captions; None looks for the usual names.
         max_samples: images of the data, from the front.
@@ -64,6 +71,10 @@ class EvaluationOptions:
     features: str = "pooled"
     shots: int | None = None
     neighbors: int = 20
+    probe: str = "lbfgs"
+    epochs: int = 20
+    learning_rates: Sequence[float] | None = None
+    token_dtype: str = "float16"
     media_column: str | None = None
     text_column: str | None = None
     max_samples: int | None = None
@@ -84,19 +95,23 @@ def check(options: EvaluationOptions) -> None:
     Raises:
         InputError: naming the option.
     """
-    if options.task not in TASKS:
-        raise InputError(f"task={options.task!r}: allowed are {', '.join(TASKS)}")
-    if options.features not in FEATURES:
-        raise InputError(f"features={options.features!r}: allowed are {', '.join(FEATURES)}")
+    for name, allowed in (("task", TASKS), ("features", FEATURES), ("probe", FITS), ("token_dtype", TOKEN_DTYPES)):
+        if (value := getattr(options, name)) not in allowed:
+            raise InputError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+    if options.task == "attentive-probe" and options.features != "pooled":
+        raise InputError(f"features={options.features!r}: an attentive probe looks at patch tokens alone")
+    if options.learning_rates is not None and not (options.learning_rates and min(options.learning_rates) > 0):
+        raise InputError(f"learning_rates={options.learning_rates}: they are above 0, and one at least")
     needs_training = options.task in PROBES
     if needs_training != (options.train_data is not None):
         raise InputError(
             f"task={options.task!r} {'needs' if needs_training else 'has no use for'} train_data, images whose "
             "classes are known"
         )
-    if isinstance(options.templates, str) and options.templates not in TEMPLATES:
-        raise InputError(f"templates={options.templates!r}: allowed are {', '.join(TEMPLATES)}, or prompts with {{}}")
-    for name in ("shots", "neighbors", "max_captions"):
+    named = (*TEMPLATES, CLIP_ALL)
+    if isinstance(options.templates, str) and options.templates not in named:
+        raise InputError(f"templates={options.templates!r}: allowed are {', '.join(named)}, or prompts with {{}}")
+    for name in ("shots", "neighbors", "max_captions", "epochs"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: it is 1 or more")
@@ -110,8 +125,13 @@ def describe(options: EvaluationOptions) -> str:
     if options.task == "zero-shot":
         named = isinstance(options.templates, str)
         words.append(str(options.templates) if named else " / ".join(options.templates))
-    if options.task in PROBES:
+    if options.task in PROBES and options.task != "attentive-probe":
         words.append(options.features)
+    if options.task == "linear-probe" and options.probe == "sgd":
+        words.append("sgd")
+    if options.task == "attentive-probe" or "sgd" in words:
+        words.append(f"{options.epochs} epochs")
+        words += [] if options.learning_rates is None else [f"rates {' '.join(map(str, options.learning_rates))}"]
     if options.task == "knn":
         words.append(f"{options.neighbors} neighbors")
     if options.canonicalize and options.task not in PROBES:

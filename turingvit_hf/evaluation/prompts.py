@@ -5,6 +5,7 @@ import string
 from collections.abc import Sequence
 
 from turingvit_hf.errors import InputError
+from turingvit_hf.evaluation.imagenet_names import clip_templates
 
 
 # The seven that CLIP's authors found to do about as well as all of their eighty
@@ -25,6 +26,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     # what SigLIP is evaluated with, together with canonical prompts (https://github.com/google-research/big_vision)
     "siglip": (*CLIP_BEST, "{}"),
 }
+# CLIP's eighty, out of another package
+CLIP_ALL = "clip-80"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -34,6 +37,17 @@ def canonical(text: str) -> str:
     SigLIP's evaluation prepares class names and prompts so (https://github.com/google-research/big_vision).
     """
     return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+
+
+def templates_of(templates: str | Sequence[str]) -> Sequence[str]:
+    """The prompts of a name: one of TEMPLATES or CLIP_ALL; or the prompts that were given.
+
+    Raises:
+        InputError: the package that has the eighty is not installed.
+    """
+    if not isinstance(templates, str):
+        return templates
+    return clip_templates() if templates == CLIP_ALL else TEMPLATES[templates]
 
 
 def make_prompts(class_names: Sequence[str], templates: Sequence[str], *, canonicalize: bool = False) -> list[str]:

@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 from dataclasses import asdict, replace
@@ -14,28 +13,18 @@ from typing import Any
 import torch
 import transformers
 from accelerate import PartialState
-from torch import Tensor
 
 import turingvit_hf
 from turingvit_hf.errors import InputError
-from turingvit_hf.evaluation.classes import Classes, read_classes
-from turingvit_hf.evaluation.datasets import EvaluationData, open_evaluation_data
 from turingvit_hf.evaluation.encoders import TransformersEncoder
-from turingvit_hf.evaluation.features import FeatureStore, ImageFeatures, identity_of_files
-from turingvit_hf.evaluation.figures import classification_figures, retrieval_figures, zero_shot_figures
-from turingvit_hf.evaluation.linear_probe import sweep_linear_probe
-from turingvit_hf.evaluation.neighbors import nearest_neighbor_scores
+from turingvit_hf.evaluation.features import FeatureStore, identity_of_files
 from turingvit_hf.evaluation.options import EvaluationOptions, check, describe
-from turingvit_hf.evaluation.prompts import TEMPLATES, canonical, make_prompts
 from turingvit_hf.evaluation.report import make_table, read_results
+from turingvit_hf.evaluation.tasks import TASKS
 
-
-logger = logging.getLogger(__name__)
 
 # a process may wait for the slowest for so long
 PATIENCE = timedelta(days=2)
-
-Figures = tuple[dict[str, dict[str, Any]], dict[str, Any]]
 
 
 def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
@@ -65,8 +54,7 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
     )
     identity = _identity(options, encoder, device)
     store = FeatureStore(encoder, identity, Path(options.out).expanduser() / "features", processes)
-    task = {"zero-shot": _zero_shot, "retrieval": _retrieval, "knn": _probe, "linear-probe": _probe}[options.task]
-    figures, details = task(options, store, torch.device(device))
+    figures, details = TASKS[options.task](options, store, torch.device(device))
     result = {
         "task": options.task,
         "name": options.name or Path(options.data).stem,
@@ -82,110 +70,6 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         _write(result, Path(options.out).expanduser())
     processes.wait_for_everyone()
     return result
-
-
-def _zero_shot(options: EvaluationOptions, store: FeatureStore, device: torch.device) -> Figures:
-    data = _open(options, "label")
-    classes = _classes(options, data)
-    templates = TEMPLATES[options.templates] if isinstance(options.templates, str) else options.templates
-    prompts = make_prompts(classes.names, templates, canonicalize=options.canonicalize)
-    prompts_ME = store.texts(prompts)
-    images = store.images(data, "embedding", classes)
-    if not store.is_main:
-        return {}, {}
-    figures = zero_shot_figures(
-        images.features.to(device),
-        prompts_ME.to(device),
-        images.labels,
-        num_classes=len(classes.names),
-        seed=options.seed,
-    )
-    return figures, _counts(images) | {"num_classes": len(classes.names), "num_prompts": len(prompts)}
-
-
-def _retrieval(options: EvaluationOptions, store: FeatureStore, device: torch.device) -> Figures:
-    images = store.images(_open(options, "caption"), "embedding")
-    captions = [texts[: options.max_captions] for texts in images.texts]
-    texts = [canonical(text) if options.canonicalize else text for texts in captions for text in texts]
-    image_of_text = torch.repeat_interleave(torch.tensor([len(texts) for texts in captions]))
-    texts_ME = store.texts(texts)
-    if not store.is_main:
-        return {}, {}
-    figures = retrieval_figures(images.features.to(device), texts_ME.to(device), image_of_text, seed=options.seed)
-    return figures, _counts(images) | {"num_texts": len(texts)}
-
-
-def _probe(options: EvaluationOptions, store: FeatureStore, device: torch.device) -> Figures:
-    """k-NN or a linear probe."""
-    training = _open(options, "label", is_training=True)
-    classes = _classes(options, training)
-    num_classes = len(classes.names)
-    known = store.images(training, options.features, classes)
-    images = store.images(_open(options, "label"), options.features, classes)
-    if not store.is_main:
-        return {}, {}
-    chosen = few_shots(known.labels, options.shots, seed=options.seed)
-    features, labels = known.features[chosen].to(device), known.labels[chosen]
-    details: dict[str, Any] = {"num_classes": num_classes, "num_training_images": len(chosen)}
-    if options.task == "knn":
-        scores = nearest_neighbor_scores(
-            images.features.to(device), features, labels, num_classes=num_classes, k=options.neighbors
-        )
-    else:
-        probe, shares = sweep_linear_probe(features, labels, num_classes=num_classes, seed=options.seed)
-        scores = probe.scores(images.features)
-        details["held_out_top1_by_penalty"] = {str(penalty): share for penalty, share in shares.items()}
-    return classification_figures(scores, images.labels, seed=options.seed), _counts(images) | details
-
-
-def few_shots(labels: Tensor, shots: int | None, *, seed: int = 0) -> Tensor:
-    """The rows of so many images of each class, drawn without replacement, in their order; of all with None.
-
-    Args:
-        labels: (N,) int64.
-        shots: of each class.
-        seed: of the draw.
-
-    Raises:
-        InputError: a class has fewer.
-    """
-    if shots is None:
-        return torch.arange(len(labels))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    chosen = []
-    for label in labels.unique().tolist():
-        rows = order[labels[order] == label]
-        if len(rows) < shots:
-            raise InputError(f"shots={shots}: class {label} has {len(rows)} training images")
-        chosen.append(rows[:shots])
-    return torch.cat(chosen).sort().values
-
-
-def _open(options: EvaluationOptions, texts: str, *, is_training: bool = False) -> EvaluationData:
-    path = options.train_data if is_training else options.data
-    assert path is not None, "checked before"
-    data = open_evaluation_data(
-        path,
-        texts=texts,
-        split=options.train_split if is_training else options.split,
-        media_column=options.media_column,
-        text_column=options.text_column,
-        images=None if is_training else options.images,
-        max_samples=None if is_training else options.max_samples,
-        crop_border=options.crop_border,
-    )
-    logger.info("%s: %d images", path, len(data))
-    return data
-
-
-def _classes(options: EvaluationOptions, data: EvaluationData) -> Classes:
-    return data.own_classes() if options.classes is None else read_classes(options.classes)
-
-
-def _counts(images: ImageFeatures) -> dict[str, Any]:
-    if images.left_out:
-        logger.warning("left out, since they cannot be used: %s", images.left_out)
-    return {"num_images": len(images.features), "left_out": images.left_out}
 
 
 def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: str) -> dict[str, Any]:
