@@ -1,0 +1,234 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Tables and figures of `tla_study.py`, from the results of its runs."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from tla_study_measures import DIRECTIONS, NEIGHBORS, with_interval
+
+from turingvit_hf.evaluation.statistics import bootstrap_interval
+
+
+COLORS = {"base": "tab:blue", "softmax": "tab:orange", "tla": "tab:green", "no_rescale": "tab:purple"}
+OTHERS = "tab:gray"
+HITS = (*(f"{way}_R@{k}" for k in (1, 5, 10) for way in DIRECTIONS), NEIGHBORS)
+BOTH = "R@10"
+
+Result = dict[str, Any]
+
+
+def report(folder: Path, names: Sequence[str]) -> None:
+    """Prints the tables, and writes `study.json`, `tla_study.png` and `resolution.png`.
+
+    Args:
+        folder: of all runs.
+        names: the runs, of which some may not be there.
+    """
+    by_tower: dict[str, list[Result]] = {}
+    for name in names:
+        path = folder / f"{name}.json"
+        if path.exists():
+            tower = name.partition("/")[2]
+            by_tower.setdefault(tower, []).append(json.loads(path.read_text(encoding="utf-8")))
+    timing_file = folder / "timing.json"
+    timing = json.loads(timing_file.read_text(encoding="utf-8")) if timing_file.exists() else {}
+    summary = {
+        "towers": {tower: summarize(results, by_tower["base"]) for tower, results in by_tower.items()},
+        "at_sides": {tower: at_sides for tower, results in by_tower.items() if (at_sides := summarize_sides(results))},
+        "milliseconds": timing,
+    } | common(by_tower)
+    (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    console = Console(width=150)
+    for table in (as_table(summary), as_sides(summary)):
+        console.print(table)
+    draw_study(folder / "tla_study.png", by_tower, summary)
+    draw_sides(folder / "resolution.png", summary)
+    print(f"wrote {folder / 'study.json'}, {folder / 'tla_study.png'} and {folder / 'resolution.png'}")
+
+
+def common(by_tower: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """What holds for all towers: how many held-out pictures, and what guessing would reach.
+
+    Raises:
+        ValueError: towers of a seed saw different data.
+    """
+    seen: dict[int, set[tuple[int, int]]] = {}
+    for results in by_tower.values():
+        for result in results:
+            seen.setdefault(result["seed"], set()).add((result["num_images"], result["num_patches"]))
+    if any(len(counts) > 1 for counts in seen.values()):
+        raise ValueError(f"towers of one seed have seen different numbers of images and patches: {seen}")
+    first = by_tower["base"][0]
+    num_pictures = len(first["measured"]["hits"]["image_to_text_R@1"])
+    return {
+        "seen": {seed: dict(zip(("images", "patches"), *counts, strict=True)) for seed, counts in seen.items()},
+        "num_steps": first["num_steps"],
+        "held_out": num_pictures,
+        "held_out_with_class": len(first["measured"]["hits"][NEIGHBORS]),
+        "chance": {f"R@{k}": k / num_pictures for k in (1, 5, 10) if k <= num_pictures}
+        | {NEIGHBORS: first["largest_class"]},
+    }
+
+
+def summarize(results: Sequence[Result], base: Sequence[Result]) -> dict[str, Any]:
+    """Of each measurement the values of all seeds, and of hits the difference from the base tower, with intervals."""
+    measured = [result["measured"] for result in results]
+    base_of = {result["seed"]: result["measured"] for result in base}
+    values: dict[str, Any] = {
+        "label": results[0]["label"],
+        "seeds": [result["seed"] for result in results],
+        "learning_rate": results[0]["learning_rate"],
+        "tower_parameters": results[0]["tower_parameters"],
+        "training_seconds": [result["training_seconds"] for result in results],
+        "siglip": [found["siglip"] for found in measured],
+    }
+    shared = [result["seed"] for result in results if result["seed"] in base_of]
+    for name, hits in all_hits(measured).items():
+        values[name] = {"seeds": [float(row.mean()) for row in hits], **with_interval(hits.mean(0).tolist())}
+        base_hits = all_hits([base_of[seed] for seed in shared])[name]
+        of_shared = np.stack([row for row, result in zip(hits, results, strict=True) if result["seed"] in shared])
+        difference = (of_shared - base_hits).mean(0)
+        low, high = bootstrap_interval(difference)
+        values[name]["minus_base"] = {"value": float(difference.mean()), "low": low, "high": high}
+    return values
+
+
+def all_hits(measured: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Hits (seeds, pictures) by name; `R@10` is the mean of both directions."""
+    found = {name: np.array([each["hits"][name] for each in measured]) for name in HITS if name in measured[0]["hits"]}
+    return found | {
+        f"R@{k}": (found[f"{DIRECTIONS[0]}_R@{k}"] + found[f"{DIRECTIONS[1]}_R@{k}"]) / 2
+        for k in (1, 5, 10)
+        if f"{DIRECTIONS[0]}_R@{k}" in found
+    }
+
+
+def summarize_sides(results: Sequence[Result]) -> dict[str, Any]:
+    """The same at each side of the drawings."""
+    sides: dict[str, Any] = {}
+    for side in results[0]["at_sides"]:
+        measured = [result["at_sides"][side] for result in results]
+        sides[side] = {"siglip": [found["siglip"] for found in measured]}
+        for name, hits in all_hits(measured).items():
+            sides[side][name] = {
+                "seeds": [float(row.mean()) for row in hits],
+                **with_interval(hits.mean(0).tolist()),
+            }
+    return sides
+
+
+def spread(values: Sequence[float], *, percent: bool = True) -> str:
+    """Mean, smallest and largest over seeds."""
+    numbers = (statistics.fmean(values), min(values), max(values))
+    mean, low, high = (f"{100 * number:.1f}" if percent else f"{number:.3f}" for number in numbers)
+    return f"{mean} ({low}-{high})"
+
+
+def as_table(summary: Mapping[str, Any]) -> Table:
+    """A row a tower: means over seeds, smallest and largest."""
+    names = [name for name in ("R@1", "R@5", "R@10", NEIGHBORS) if name in summary["towers"]["base"]]
+    forms = list(summary["milliseconds"])
+    titles = ("tower", "rate", "seeds", "parameters", "SigLIP", *names, "R@10 - base", "k-NN - base", *forms)
+    title = f"{summary['held_out']} held-out pictures, chance {summary['chance']}"
+    table = Table(*titles, title=title)
+    for tower, values in summary["towers"].items():
+        differences = [values[name]["minus_base"] for name in (names[-2], NEIGHBORS)]
+        table.add_row(
+            values["label"],
+            f"{values['learning_rate']:g}",
+            str(len(values["seeds"])),
+            f"{values['tower_parameters']:,}",
+            spread(values["siglip"], percent=False),
+            *(spread(values[name]["seeds"]) for name in names),
+            *(f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in differences),
+            *(f"{summary['milliseconds'][form].get(tower, float('nan')):.0f}" for form in forms),
+        )
+    return table
+
+
+def as_sides(summary: Mapping[str, Any]) -> Table:
+    """A row a tower and measurement, a column a side."""
+    sides = list(next(iter(summary["at_sides"].values())))
+    table = Table("tower", "measured", *sides, title="Drawings at longer sides in pixels")
+    for tower, values in summary["at_sides"].items():
+        label = summary["towers"][tower]["label"]
+        for name in (BOTH, NEIGHBORS):
+            if name in values[sides[0]]:
+                table.add_row(label, name, *(spread(values[side][name]["seeds"]) for side in sides))
+        table.add_row(label, "SigLIP", *(spread(values[side]["siglip"], percent=False) for side in sides))
+    return table
+
+
+def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Mapping[str, Any]) -> None:
+    """The loss over the steps, and what is measured at the end: a bar for the mean, a dot a seed."""
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    curves, *areas = figure.subplots(1, 4, width_ratios=(1.25, 1, 1, 1))
+    compared = [tower for tower in by_tower if "-" not in tower]
+    for tower in compared:
+        steps, losses = mean_curve(by_tower[tower])
+        emphasis = {"color": COLORS.get(tower), "linewidth": 1.8} if tower in COLORS else {"linewidth": 1}
+        curves.plot(steps, losses, label=summary["towers"][tower]["label"], **emphasis)
+    curves.set(title="SigLIP loss of training", xlabel="step")
+    curves.legend(frameon=False, fontsize=8)
+    titles = {BOTH: "R@10, %", NEIGHBORS: "k-NN, right classes, %", "siglip": "SigLIP loss (less is better)"}
+    for axes, (name, title) in zip(areas, titles.items(), strict=True):
+        towers = [(tower, summary["towers"][tower]) for tower in compared]
+        draw_bars(axes, [(tower, values) for tower, values in towers if name in values], name)
+        axes.set_title(f"Held out: {title}")
+        if name in summary["chance"]:
+            axes.axvline(100 * summary["chance"][name], color="black", linewidth=0.8, linestyle=":")
+        if axes is not areas[0]:
+            axes.set_yticklabels([])
+    figure.savefig(path, dpi=110)
+
+
+def draw_bars(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> None:
+    """A bar a tower from the top down, with a dot a seed."""
+    for row, (tower, values) in enumerate(towers):
+        of_seeds = values[name] if name == "siglip" else [100 * value for value in values[name]["seeds"]]
+        axes.barh(row, statistics.fmean(of_seeds), color=COLORS.get(tower, OTHERS), alpha=0.45)
+        axes.plot(of_seeds, [row] * len(of_seeds), "o", color="black", markersize=3)
+    axes.set_yticks(range(len(towers)), [values["label"] for _, values in towers])
+    axes.invert_yaxis()
+    if name == "siglip":
+        every = [value for _, values in towers for value in values[name]]
+        axes.set_xlim(0.95 * min(every), 1.02 * max(every))
+
+
+def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
+    """Steps and the SigLIP loss of training, means over seeds."""
+    losses: dict[int, list[float]] = {}
+    for result in results:
+        for logs in result["history"]:
+            if "siglip" in logs:
+                losses.setdefault(logs["step"], []).append(logs["siglip"])
+    return list(losses), [statistics.fmean(found) for found in losses.values()]
+
+
+def draw_sides(path: Path, summary: Mapping[str, Any]) -> None:
+    """R@10 and nearest neighbors over the side of the drawings: a line for the mean, an area for all seeds."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), (BOTH, NEIGHBORS), strict=True):
+        for tower, values in summary["at_sides"].items():
+            sides = [int(side) for side in values if name in values[side]]
+            of_seeds = np.array([[100 * value for value in values[str(side)][name]["seeds"]] for side in sides])
+            color = COLORS[tower]
+            label = summary["towers"][tower]["label"]
+            axes.plot(sides, of_seeds.mean(1), marker="o", markersize=4, color=color, label=label)
+            axes.fill_between(sides, of_seeds.min(1), of_seeds.max(1), color=color, alpha=0.15, linewidth=0)
+        axes.axvspan(256, 512, color="black", alpha=0.06, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sides, [str(side) for side in sides])
+        axes.minorticks_off()
+        axes.set(title=f"{name} of held-out drawings, %", xlabel="longer side in pixels (gray: trained on)")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
