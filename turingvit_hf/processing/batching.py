@@ -7,10 +7,12 @@
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from transformers.image_utils import SizeDict
 
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
-from turingvit_hf.processing.pixels import write_normalized
+from turingvit_hf.processing.pixels import height_and_width, resize_pixels, write_normalized
+from turingvit_hf.processing.threads import map_in_threads
 
 
 def resized_size(
@@ -40,6 +42,14 @@ def resized_sizes(image_sizes: list[tuple[int, int]], options: dict[str, Any]) -
     return [
         resized_size(*sides) for sides in zip(image_sizes, [options] * len(image_sizes), longer_sides, strict=True)
     ]
+
+
+def resize_images(
+    images: list[np.ndarray | Image.Image], sizes: list[tuple[int, int] | None], resample: int
+) -> list[np.ndarray]:
+    """Return the (C, H, W) pixels of each image at its (height, width), or at its own where that is None."""
+    num_values = 3 * sum(height * width for height, width in map(height_and_width, images))
+    return map_in_threads(resize_pixels, images, sizes, [resample] * len(images), num_values=num_values)
 
 
 def check_images(names: list[str], images: list[np.ndarray], options: dict[str, Any]) -> None:
@@ -88,11 +98,16 @@ def pack(clips: list[list[np.ndarray]], options: dict[str, Any]) -> dict[str, np
     scale, shift = scale_and_shift(channels, options)
     grid = [(len(clip), clip[0].shape[1] // patch_size, clip[0].shape[2] // patch_size) for clip in clips]
     num_patches = sum(frames * rows * columns for frames, rows, columns in grid)
-    patches, end = np.empty((num_patches, channels * patch_size**2), dtype=np.float32), 0
-    for clip, (_, rows, columns) in zip(clips, grid, strict=True):
-        for frame in clip:
-            start, end = end, end + rows * columns
-            write_normalized(frame, scale, shift, out=patches[start:end], patch_size=patch_size)
+    patches = np.empty((num_patches, channels * patch_size**2), dtype=np.float32)
+    frames = [frame for clip in clips for frame in clip]
+    ends = np.cumsum([frame[0].size // patch_size**2 for frame in frames])
+    parts = np.split(patches, ends[:-1])
+    map_in_threads(
+        lambda frame, part: write_normalized(frame, scale, shift, out=part, patch_size=patch_size),
+        frames,
+        parts,
+        num_values=patches.size,
+    )
     return {"image_grid_thw": np.array(grid, dtype=np.int64), "pixel_values": patches}
 
 
@@ -102,6 +117,8 @@ def stack(images: list[np.ndarray], options: dict[str, Any], *, with_sizes: bool
     scale, shift = scale_and_shift(channels, options)
     sizes = np.array([image.shape[1:] for image in images], dtype=np.int64)
     batch = np.zeros((len(images), channels, *sizes.max(axis=0)), dtype=np.float32)
-    for image, out, (height, width) in zip(images, batch, sizes, strict=True):
-        write_normalized(image, scale, shift, out=out[:, :height, :width])
+    parts = [out[:, :height, :width] for out, (height, width) in zip(batch, sizes, strict=True)]
+    map_in_threads(
+        lambda image, part: write_normalized(image, scale, shift, out=part), images, parts, num_values=batch.size
+    )
     return {"pixel_values": batch, "image_sizes": sizes} if with_sizes else {"pixel_values": batch}

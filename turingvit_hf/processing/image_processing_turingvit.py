@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 import numpy as np
+from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import TensorType, logging
 
-from turingvit_hf.processing.batching import check_images, pack, resized_size, resized_sizes, stack
+from turingvit_hf.processing.batching import check_images, pack, resize_images, resized_size, resized_sizes, stack
 from turingvit_hf.processing.geometry import RESOLUTIONS
-from turingvit_hf.processing.pixels import flatten_images, open_image, resize_pixels, to_pixels
+from turingvit_hf.processing.pixels import flatten_images, height_and_width, keep_picture, open_image, to_pixels
 
 
 logger = logging.get_logger(__name__)
@@ -215,16 +216,19 @@ class TuringViTImageProcessor(PilBackend):
         image: Any,
         do_convert_rgb: bool | None = None,
         input_data_format: str | ChannelDimension | None = None,
+        as_picture: bool = False,
         **kwargs: Any,
-    ) -> np.ndarray:
-        """Return one image as a (C, H, W) array, uint8 or float32."""
+    ) -> np.ndarray | Image.Image:
+        """Return one image as (C, H, W), uint8 or float32, or with `as_picture` a picture that is RGB as it is."""
+        if as_picture and do_convert_rgb and (picture := keep_picture(image)) is not None:
+            return picture
         return to_pixels(image, do_convert_rgb=bool(do_convert_rgb), input_data_format=input_data_format)
 
-    def _prepare_image_like_inputs(self, images: ImageInput, **kwargs: Any) -> list[np.ndarray]:
+    def _prepare_image_like_inputs(self, images: ImageInput, **kwargs: Any) -> list[np.ndarray | Image.Image]:
         prepared = []
         for index, image in enumerate(flatten_images(images)):
             try:
-                prepared.append(self.process_image(image, **kwargs))
+                prepared.append(self.process_image(image, as_picture=True, **kwargs))
             except ValueError as error:
                 raise ValueError(f"image {index}: {error}") from error
         return prepared
@@ -253,7 +257,7 @@ class TuringViTImageProcessor(PilBackend):
 
     def _preprocess(
         self,
-        images: list[np.ndarray],
+        images: list[np.ndarray | Image.Image],
         do_resize: bool | None,
         resample: PILImageResampling | int | None,
         do_pack: bool | None,
@@ -262,19 +266,19 @@ class TuringViTImageProcessor(PilBackend):
         **options: Any,
     ) -> BatchFeature:
         names = [f"image {index}" for index in range(len(images))]
+        sizes: list[tuple[int, int] | None] = [None] * len(images)
         if do_resize:
-            sizes = resized_sizes([image.shape[1:] for image in images], options)
-            resample = self.resample if resample is None else resample
-            images = [resize_pixels(image, size, resample) for image, size in zip(images, sizes, strict=True)]
-        check_images(names, images, options)
+            sizes = [*resized_sizes([*map(height_and_width, images)], options)]
+        pixels = resize_images(images, sizes, self.resample if resample is None else resample)
+        check_images(names, pixels, options)
         if options["do_rescale"]:
-            self._warn_of_scaled_floats(images)
+            self._warn_of_scaled_floats(pixels)
 
-        same_size = len({image.shape for image in images}) == 1
+        same_size = len({array.shape for array in pixels}) == 1
         if do_pack or (do_pack is None and not return_image_sizes and not same_size):
-            data = pack([[image] for image in images], options)
+            data = pack([[array] for array in pixels], options)
         else:
-            data = stack(images, options, with_sizes=return_image_sizes or not same_size)
+            data = stack(pixels, options, with_sizes=return_image_sizes or not same_size)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     @staticmethod

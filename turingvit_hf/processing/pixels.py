@@ -35,6 +35,8 @@ DECODING_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
+# normalizing takes three passes; so many values at a time stay in the cache of a core, 256 KB as float32
+VALUES_IN_CACHE = 2**16
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -97,12 +99,7 @@ def to_pixels(
             values that are no pixels.
     """
     if isinstance(image, Image.Image):
-        _check_not_empty(image.height, image.width)
-        try:
-            image.load()
-        except DECODING_ERRORS as error:
-            raise ValueError(f"cannot read the {image.format} image: {error}") from error
-        image = _upright(image)
+        image = _upright(_loaded(image))
         if do_convert_rgb:
             return np.moveaxis(_pil_to_rgb(image), -1, 0)
         if image.mode not in PLAIN_MODES and not image.mode.startswith("I;16"):
@@ -118,17 +115,47 @@ def to_pixels(
     return _array_to_rgb(pixels) if do_convert_rgb else pixels
 
 
-def resize_pixels(pixels: np.ndarray, size: tuple[int, int], resample: int) -> np.ndarray:
+def keep_picture(image: Any) -> Image.Image | None:
+    """Return the loaded picture if its RGB values are just what `to_pixels` gives with `do_convert_rgb`, else None.
+
+    Such a picture can be resized as it is. An array of its pixels would only become a picture again for that.
+
+    Raises:
+        ValueError: if it is empty or damaged.
+    """
+    if not isinstance(image, Image.Image):
+        return None
+    image = _loaded(image)
+    is_upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+    return image if image.mode == "RGB" and "transparency" not in image.info and is_upright else None
+
+
+def height_and_width(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    """Return the sides in pixels of a picture or of (C, H, W) pixels."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else image.shape[1:]
+
+
+def resize_pixels(image: np.ndarray | Image.Image, size: tuple[int, int] | None, resample: int) -> np.ndarray:
     """Return (C, H, W) pixels at `size` = (height, width), same dtype, resampled by Pillow with filter `resample`.
 
     Floats are resampled as floats and kept inside the range they had, as Pillow keeps bytes inside 0…255.
+
+    Args:
+        image: (C, H, W) pixels, uint8 or float32, or a picture in RGB (see `keep_picture`).
+        size: None leaves the image at its own.
+        resample: a number of `PIL.Image.Resampling`.
     """
-    if pixels.shape[1:] == tuple(size):
+    if isinstance(image, Image.Image):
+        if size is not None and height_and_width(image) != tuple(size):
+            image = image.resize(size[::-1], resample)
+        return np.moveaxis(np.asarray(image), -1, 0)
+    pixels = image
+    if size is None or pixels.shape[1:] == tuple(size):
         return pixels
     height, width = size
     if pixels.dtype == np.uint8 and pixels.shape[0] == 3:
-        resized = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1))).resize((width, height), resample)
-        return np.moveaxis(np.asarray(resized), -1, 0)
+        picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))
+        return resize_pixels(picture, size, resample)
     # band by band: Pillow would weight the bands of an RGBA picture by the last one
     bands = [Image.fromarray(np.ascontiguousarray(band)).resize((width, height), resample) for band in pixels]
     resized = np.stack([np.asarray(band) for band in bands])
@@ -141,16 +168,27 @@ def write_normalized(
     """Write `pixels * scale + shift` into `out`: (C, H, W), or with `patch_size` patches (rows · columns, C · p · p).
 
     `pixels` is (C, H, W), `scale` and `shift` are (C,); `out` and they are float32. Patches are in the order of
-    `geometry.patchify`. Bytes are put in order before they become floats: that moves a quarter of the memory.
+    `geometry.patchify`. Bytes are put in order before they become floats: that moves a quarter of the memory. The
+    product is rounded before the sum, wherever and in whatever portions it is computed.
     """
     if patch_size is None:
-        ordered = np.ascontiguousarray(pixels)
-        scale, shift = scale[:, None, None], shift[:, None, None]
+        for plane, plane_scale, plane_shift, plane_out in zip(pixels, scale, shift, out, strict=True):
+            _write_rows(plane, plane_scale, plane_shift, plane_out)
+    elif np.ptp(scale) == 0 and np.ptp(shift) == 0:
+        _write_rows(patchify(pixels, patch_size), scale[0], shift[0], out)
     else:
-        ordered = patchify(pixels, patch_size)
-        scale, shift = np.repeat(scale, patch_size**2), np.repeat(shift, patch_size**2)
-    np.multiply(ordered, scale, out=out)
-    np.add(out, shift, out=out)
+        repeats = patch_size**2
+        _write_rows(patchify(pixels, patch_size), np.repeat(scale, repeats), np.repeat(shift, repeats), out)
+
+
+def _write_rows(values: np.ndarray, scale: Any, shift: Any, out: np.ndarray) -> None:
+    """Write `values * scale + shift` into `out`, all (rows, columns), so many rows at a time as stay in the cache."""
+    num_rows = max(1, VALUES_IN_CACHE // values.shape[1])
+    for start in range(0, len(values), num_rows):
+        block = out[start : start + num_rows]
+        np.copyto(block, values[start : start + num_rows])
+        np.multiply(block, scale, out=block)
+        np.add(block, shift, out=block)
 
 
 def _leaves(images: Any) -> Iterator[Any]:
@@ -176,6 +214,15 @@ def _leaves(images: Any) -> Iterator[Any]:
 def _check_not_empty(height: int, width: int) -> None:
     if height == 0 or width == 0:
         raise ValueError(f"an image of {height} x {width} pixels (height x width) has nothing in it")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    _check_not_empty(image.height, image.width)
+    try:
+        image.load()
+    except DECODING_ERRORS as error:
+        raise ValueError(f"cannot read the {image.format} image: {error}") from error
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

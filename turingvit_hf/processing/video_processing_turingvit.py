@@ -20,10 +20,10 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoInput, VideoMetadata
 
-from turingvit_hf.processing.batching import check_images, pack, resized_sizes
+from turingvit_hf.processing.batching import check_images, pack, resize_images, resized_sizes
 from turingvit_hf.processing.geometry import uniform_frame_indices
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-from turingvit_hf.processing.pixels import resize_pixels
+from turingvit_hf.processing.pixels import height_and_width
 from turingvit_hf.processing.video_files import read_frames
 
 
@@ -145,44 +145,45 @@ class TuringViTVideoProcessor(VideoProcessorMixin, TuringViTImageProcessor):
         do_convert_rgb: bool | None = None,
         input_data_format: str | ChannelDimension | None = None,
         device: str | torch.device | None = None,
-    ) -> list[list[np.ndarray]]:
+    ) -> list[list[np.ndarray | Image.Image]]:
         prepared = []
         for index, clip in enumerate(videos):
             frames = []
             for number, frame in enumerate(clip):
                 try:
-                    frames.append(self.process_image(frame, do_convert_rgb, input_data_format))
+                    frames.append(self.process_image(frame, do_convert_rgb, input_data_format, as_picture=True))
                 except ValueError as error:
                     raise ValueError(f"clip {index}, frame {number}: {error}") from error
-                if frames[-1].shape[1:] != frames[0].shape[1:]:
+                if (size := height_and_width(frames[-1])) != height_and_width(frames[0]):
                     raise ValueError(
-                        f"clip {index}, frame {number} has {frames[-1].shape[1:]} pixels, its first frame has "
-                        f"{frames[0].shape[1:]}: the frames of a clip share one size"
+                        f"clip {index}, frame {number} has {size} pixels, its first frame has "
+                        f"{height_and_width(frames[0])}: the frames of a clip share one size"
                     )
             prepared.append(frames)
         return prepared
 
     def _preprocess(
         self,
-        videos: list[list[np.ndarray]],
+        videos: list[list[np.ndarray | Image.Image]],
         do_resize: bool | None,
         resample: PILImageResampling | int | None,
         return_tensors: str | TensorType | None,
         **options: Any,
     ) -> BatchFeature:
+        clip_sizes: list[tuple[int, int] | None] = [None] * len(videos)
         if do_resize:
-            sizes = resized_sizes([clip[0].shape[1:] for clip in videos], options)
-            resample = self.resample if resample is None else resample
-            videos = [
-                [resize_pixels(frame, size, resample) for frame in clip]
-                for clip, size in zip(videos, sizes, strict=True)
-            ]
+            clip_sizes = [*resized_sizes([height_and_width(clip[0]) for clip in videos], options)]
+        sizes = [size for clip, size in zip(videos, clip_sizes, strict=True) for _ in clip]
         frames = [frame for clip in videos for frame in clip]
+        pixels = resize_images(frames, sizes, self.resample if resample is None else resample)
         names = [f"clip {index}, frame {number}" for index, clip in enumerate(videos) for number in range(len(clip))]
-        check_images(names, frames, options)
+        check_images(names, pixels, options)
         if options["do_rescale"]:
-            self._warn_of_scaled_floats(frames)
-        return BatchFeature(data=pack(videos, options), tensor_type=return_tensors)
+            self._warn_of_scaled_floats(pixels)
+        arrays = iter(pixels)
+        return BatchFeature(
+            data=pack([[next(arrays) for _ in clip] for clip in videos], options), tensor_type=return_tensors
+        )
 
 
 def _clips(videos: Any) -> Iterator[Clip | str | os.PathLike]:
