@@ -3,9 +3,11 @@
 
 import gzip
 import json
+import sys
 import tarfile
 
 import datasets
+import huggingface_hub
 import pytest
 
 from tests.training.data_files import FORMS, NUM_PICTURES, add_to_tar, caption, encoded, picture, write
@@ -123,7 +125,10 @@ def test_captions_are_read_without_pictures(tmp_path):
     [
         ("./nothing", {}, "there is no file or folder './nothing'"),
         ("nothing/*.parquet", {}, "no file matches 'nothing/\\*.parquet'"),
-        ("some/id", {}, "cannot open 'some/id' as hub"),
+        ("some/deep/path", {}, "there is no file or folder 'some/deep/path'"),
+        ("pictures/a.png", {}, "there is no file or folder 'pictures/a.png'"),
+        ("nothing/", {}, "there is no file or folder 'nothing/'"),
+        ("my pictures", {}, "there is no file or folder 'my pictures'"),
         ("{tmp}/empty", {}, "has no metadata.jsonl, no metadata.csv and no sub-folder with image files"),
         ("{tmp}/notes.txt", {}, "cannot tell the format of"),
         ("{tmp}/empty.jsonl", {}, "has no rows"),
@@ -149,6 +154,40 @@ def test_what_cannot_be_opened_is_named(path, options, message, tmp_path):
     tarfile.open(tmp_path / "empty.tar", "w").close()
     with pytest.raises(InputError, match=message):
         open_source(SourceRecipe(path.format(tmp=tmp_path), **options))
+
+
+def test_a_misspelt_folder_beside_others_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "data" / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no file or folder 'data/picturs'"):
+        open_source(SourceRecipe("data/picturs"))
+
+
+def test_a_hub_that_cannot_be_reached_is_told_once_and_at_once(monkeypatch, caplog):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("datasets would try for half a minute"))
+    with pytest.raises(InputError, match=r"^cannot open .some/id. as hub: .* cannot be reached .*OFFLINE") as caught:
+        open_source(SourceRecipe("some/id"))
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+
+
+def test_a_dataset_that_the_hub_does_not_have_is_named(monkeypatch):
+    def dataset_info(self, name, timeout):
+        request = httpx_of_hub().Request("GET", "http://hub")
+        response = httpx_of_hub().Response(404, request=request)
+        raise huggingface_hub.errors.RepositoryNotFoundError("404", response=response)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    with pytest.raises(InputError, match="no such folder here, and no such dataset there"):
+        open_source(SourceRecipe("some/id"))
+
+
+def httpx_of_hub():
+    """The library that huggingface_hub sends its requests by."""
+    return sys.modules[huggingface_hub.errors.HTTPError.__module__.partition(".")[0]]
 
 
 def test_a_tar_that_is_cut_off_gives_what_it_has(tmp_path, caplog):

@@ -2,18 +2,16 @@
 """Inputs cut into shards, which are the units of work."""
 
 import dataclasses
-import glob
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from turingvit_hf.curation.config import CurationConfig, SourceConfig
 from turingvit_hf.curation.listing import list_folder
-from turingvit_hf.curation.rows import OpenSource, forget_sources, is_parquet, open_curated, recipe_of, repeated_keys
+from turingvit_hf.curation.rows import OpenSource, forget_sources, open_curated, recipe_of, repeated_keys
+from turingvit_hf.data.parquet_stream import ParquetStream
 from turingvit_hf.data.rows import TarRows
 from turingvit_hf.data.sources import open_source
 from turingvit_hf.data.streams import RowStream
@@ -99,7 +97,8 @@ def _stretches(
     if not isinstance(rows, RowStream):
         lengths: list[int | None] = [len(rows)]
     else:
-        lengths = _parquet_lengths(source, rows.num_shards)
+        is_here = isinstance(rows, ParquetStream) and "://" not in source.path
+        lengths = [rows.num_rows(unit) if is_here else None for unit in range(rows.num_shards)]
     for unit, known in enumerate(lengths):
         if wanted is not None and wanted <= 0:
             return
@@ -114,17 +113,3 @@ def _stretches(
             wanted -= length
         for start in range(0, length, size):
             yield unit, start, min(start + size, length)
-
-
-def _parquet_lengths(source: SourceConfig, num_shards: int) -> list[int | None]:
-    """The rows of each file of a local parquet source; None for each shard of any other stream."""
-    unknown: list[int | None] = [None] * num_shards
-    if not is_parquet(source) or "://" in source.path:
-        return unknown
-    path = Path(source.path).expanduser()
-    if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*") if file.name.lower().endswith(".parquet"))
-    else:
-        files = sorted(glob.glob(str(path), recursive=True))
-    # a shard of the stream is a file; where that should ever change, shards stay whole
-    return [pq.read_metadata(file).num_rows for file in files] if len(files) == num_shards else unknown

@@ -2,6 +2,7 @@
 """Sources of pretraining: what a `SourceRecipe` names, opened, with the columns that hold media and captions found."""
 
 import glob
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,22 @@ from typing import Any
 
 import datasets
 import fsspec
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 
 from turingvit_hf.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 from turingvit_hf.data.draws import permuted
-from turingvit_hf.data.rows import DatasetRows, JsonLinesRows, Rows, ShapesRows, TarRows, read_folder
+from turingvit_hf.data.parquet_stream import ParquetStream
+from turingvit_hf.data.rows import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DatasetRows,
+    JsonLinesRows,
+    Rows,
+    ShapesRows,
+    TarRows,
+    read_folder,
+)
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.streams import DatasetStream, Position, RowsInOrder, RowStream, TarStream
 from turingvit_hf.errors import BadRowError, InputError
@@ -27,6 +40,11 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PARQUET_SUFFIXES = (".parquet",)
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 GLOB_CHARACTERS = frozenset("*?[")
+# what ends so is a file, and no id on the hub
+FILE_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".csv", ".txt", ".zip"}
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+# seconds that the hub has to say whether it has a dataset
+HUB_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -114,11 +132,16 @@ def open_source(recipe: SourceRecipe, *, captions: bool = True) -> Source:
                 rows = TarStream(paths, recipe.max_samples) if is_stream else TarRows(paths)
             case "parquet":
                 paths = _files(recipe.path, PARQUET_SUFFIXES)
-                rows, class_names = _load(recipe, "parquet", bool(recipe.streaming), data_files=paths, split="train")
+                if recipe.streaming:
+                    rows = ParquetStream(paths, recipe.max_samples, path=recipe.path)
+                    class_names = rows.class_names
+                else:
+                    rows, class_names = _load(recipe, "parquet", streaming=False, data_files=paths, split="train")
                 root = Path(paths[0]).parent
             case _:
+                _check_on_hub(recipe.path)
                 streaming = recipe.streaming is not False
-                rows, class_names = _load(recipe, recipe.path, streaming, split=recipe.split)
+                rows, class_names = _load(recipe, recipe.path, streaming=streaming, split=recipe.split)
     except InputError:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -169,7 +192,7 @@ def _rows_of(rows: Rows, recipe: SourceRecipe, *, streaming: bool) -> Rows | Row
 
 
 def _load(
-    recipe: SourceRecipe, name: str, streaming: bool, **options: Any
+    recipe: SourceRecipe, name: str, *, streaming: bool, **options: Any
 ) -> tuple[Rows | RowStream, dict[str, list[str]]]:
     dataset = datasets.load_dataset(name, streaming=streaming, **options)
     class_names = {
@@ -203,9 +226,37 @@ def _format_of(path: str) -> str:
             f"cannot tell the format of {path!r}: files end in "
             f"{', '.join((*TAR_SUFFIXES, *PARQUET_SUFFIXES, *JSON_LINES_SUFFIXES))}; format says it otherwise"
         )
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or GLOB_CHARACTERS & set(path):
+    if _is_meant_as_path(path):
         raise InputError(f"there is no file or folder {path!r}")
     return "hub"
+
+
+def _is_meant_as_path(path: str) -> bool:
+    """Whether what is not there can be no id on the hub, which is `name` or `owner/name`."""
+    if path.startswith((".", "/", "~")) or path.endswith("/") or path.count("/") > 1 or GLOB_CHARACTERS & set(path):
+        return True
+    is_in_a_folder = "/" in path and Path(path).parent.is_dir()
+    return is_in_a_folder or Path(path).suffix.lower() in FILE_SUFFIXES or not HUB_ID.fullmatch(path)
+
+
+def _check_on_hub(path: str) -> None:
+    """Raises an `InputError` where the hub lacks a dataset or is out of reach; `datasets` would try for long."""
+    if Path(path).expanduser().exists() or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    try:
+        huggingface_hub.HfApi().dataset_info(path, timeout=HUB_PATIENCE)
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"cannot open {path!r} as hub: there is no such folder here, and no such dataset there"
+        ) from None
+    except (OSError, HTTPError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, HfHubHTTPError):
+            raise InputError(f"cannot open {path!r} as hub: {reason}") from error
+        raise InputError(
+            f"cannot open {path!r} as hub: there is no such folder here, and the hub cannot be reached ({reason}); "
+            "HF_HUB_OFFLINE=1 takes what was downloaded before"
+        ) from error
 
 
 def _existing(path: str) -> Path:
