@@ -12,6 +12,7 @@ from tests.curation.run_cases import make_config, write_bad_rows, write_listing,
 from turingvit_hf import curation
 from turingvit_hf.curation.command import app
 from turingvit_hf.curation.config_files import dump_config
+from turingvit_hf.curation.models.answers import Answer
 from turingvit_hf.curation.plans import plan
 from turingvit_hf.curation.progress import RunProgress
 
@@ -42,7 +43,7 @@ def test_plan_counts_and_touches_nothing(case, tmp_path):
     for line in (
         "sources:       pictures (14 rows)",
         "stages:        measure, deduplicate, caption, embed, score",
-        "model calls:   70 of captioner tests.curation.stand_ins:CountingCaptioner, if none is asked again",
+        "model calls:   70 to 280 of captioner tests.curation.stand_ins:CountingCaptioner (the most if",
         "not installed: nothing that is needed",
     ):
         assert line in text
@@ -62,6 +63,35 @@ def test_plan_names_what_comes_from_the_hub_and_what_is_missing(case, monkeypatc
     assert found.not_local == ["openai/clip-vit-large-patch14"]
     assert found.missing == ["faiss-cpu"]
     assert found.calls == {"captioner served": 14 * 5, "verifier served": 14 * 6}
+    # a rule broken, and both captions first as no answer; a verdict once more
+    assert found.most_calls == {"captioner served": 14 * 5 * 4, "verifier served": 14 * 6 * 2}
+    assert found.most_tokens[1] == 40 * (14 * 5 * 4 + 14 * 6 * 2)
+    free = {"captions": {"max_words": None, "min_noun_ratio": None}}
+    found = plan(make_config(config.sources[0].path, caption={"captioners": [served]}, thresholds=free))
+    assert found.most_calls == {"captioner served": 14 * 5 * 2}
+
+
+class Useless:
+    """A model whose answers are a refusal at first, and then a caption that breaks every rule."""
+
+    name = model = "useless"
+    revision, parameters = None, {}
+    asked = 0
+
+    def answer(self, questions, done):
+        for index, _ in enumerate(questions):
+            text = "I'm sorry, I cannot." if Useless.asked % 2 == 0 else "and so it goes " * 9
+            Useless.asked += 1
+            done(index, Answer(text, "stop"))
+
+
+def test_no_model_is_asked_more_often_than_the_plan_says(tmp_path):
+    folder = tmp_path / "pictures"
+    write_listing(folder, write_pictures(folder, 1))
+    caption = {"captioners": [{"kind": "tests.curation.test_command:Useless"}], "styles": ["overall"]}
+    config = make_config(folder, caption=caption)
+    curation.run(config, tmp_path / "out")
+    assert Useless.asked == plan(config).most_calls["captioner tests.curation.test_command:Useless"] == 4
 
 
 def test_run_status_retry_score_and_export(case, tmp_path):
@@ -79,6 +109,10 @@ def test_run_status_retry_score_and_export(case, tmp_path):
     assert (code, "errors in" in text) == (0, False)
     code, text = call("run", out)
     assert code == 0, "the run goes on with its own config"
+    code, text = call("run", out, "--limit", "5")
+    assert (code, "limit was None, is 5; --force goes on" in text) == (1, True), text
+    code, text = call("run", out, "--limit", "14", "--sample", "1", "--set", "limit=null")
+    assert code == 1
     code, text = call("status", out)
     assert "run: finished" in text
     code, text = call("status", out, "--json")
@@ -100,6 +134,11 @@ def test_exit_codes(case, tmp_path):
         (("status", tmp_path), "is no run folder"),
         (("run", out, "--config", path, "--shards", "3"), "--shards 3: it must read A:B"),
         (("run", out, "--config", path, "--num-gpus", "embd=1"), "there is no stage 'embd'"),
+        (("run", out, "--num-gpus", "1"), "num_gpus: only the engine ray takes this"),
+        (("run", out, "--num-cpus", "2", "--address", "x"), "num_cpus, address: only the engine ray takes this"),
+        (("run", out, "--engine", "ray", "--num-gpus", "measure=1"), "stage measure has no use for them; those that"),
+        (("run", out, "--engine", "ray", "--num-cpus", "deduplicate=1"), "stage deduplicate has no use for them"),
+        (("run", out, "--engine", "ray", "--num-gpus", "score=-1"), "score=-1 must be 0 or more"),
         (("run", out, "--config", path, "--engine", "spark"), "no engine 'spark'"),
         (("run", out, "--from-stage", "grade"), "no such stage"),
     ):

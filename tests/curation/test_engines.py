@@ -7,6 +7,7 @@ import pytest
 
 from tests.curation.run_cases import make_config, write_bad_rows, write_listing, write_pictures
 from turingvit_hf.curation.engines import EngineOptions
+from turingvit_hf.curation.engines.ray import ContrastActor
 from turingvit_hf.curation.optional import is_installed
 from turingvit_hf.curation.runs import run
 from turingvit_hf.errors import InputError
@@ -45,6 +46,32 @@ def test_ray_is_one_worker(case, monkeypatch):
     options = EngineOptions("ray", num_workers=2, num_cpus={"": 0.5, "embed": 1})
     run(config, base / "ray", engine=options)
     assert (base / "ray" / "rows.parquet").read_bytes() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed("ray"), reason="ray is not installed: pip install 'turingvit_hf[ray]'")
+@pytest.mark.filterwarnings("ignore")  # of Ray's own
+def test_gpus_of_a_stage_are_asked_for_by_its_workers(case, monkeypatch):
+    import ray
+
+    config, base, expected = case
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    asked = {}
+    map_batches = ray.data.Dataset.map_batches
+
+    def recorded(self, worker, **options):
+        stage = "score" if worker is ContrastActor else "shards"
+        asked.setdefault(stage, set()).add(options["num_gpus"])
+        return map_batches(self, worker, **options)
+
+    monkeypatch.setattr(ray.data.Dataset, "map_batches", recorded)
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        run(config, base / "gpus", engine=EngineOptions("ray", num_gpus={"score": 0.5, "": 0.25}))
+    finally:
+        ray.shutdown()
+    assert asked == {"score": {0.5}, "shards": {0.0, 0.25}}  # measuring has no use for one
+    assert (base / "gpus" / "rows.parquet").read_bytes() == expected
 
 
 @pytest.mark.skipif(is_installed("ray"), reason="ray is installed")

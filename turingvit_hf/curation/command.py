@@ -14,8 +14,23 @@ from typing import Annotated, Any
 import typer
 
 from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
+from turingvit_hf.curation.options import (
+    Address,
+    ConfigFile,
+    Cpus,
+    EngineName,
+    Folder,
+    Gpus,
+    Limit,
+    LogJson,
+    Overrides,
+    Sample,
+    Workers,
+    engine_options,
+    shard_range,
+    with_limits,
+)
 from turingvit_hf.curation.report_commands import explain, report, tune
-from turingvit_hf.errors import InputError
 
 
 TOO_MANY_ERRORS = 3
@@ -25,53 +40,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Folder = Annotated[Path, typer.Argument(help="The run folder.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="A YAML file with what differs from the defaults.", show_default="none")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A value that differs from the config, such as thresholds.quality.min_side=128 or "
-        "'sources=[{path: my/pictures}]'. May be given many times.",
-    ),
-]
-EngineName = Annotated[str, typer.Option("--engine", help="local: processes here; ray: actors of a Ray cluster.")]
-Workers = Annotated[int, typer.Option("--num-workers", min=1, help="Shards that are worked on at a time.")]
-Cpus = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--num-cpus", metavar="[STAGE=]N", help="CPUs of a worker of Ray, of all stages or of one; may be repeated."
-    ),
-]
-Gpus = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--num-gpus",
-        metavar="[STAGE=]N",
-        help="GPUs likewise, such as embed=1; fractions share a GPU between workers.",
-    ),
-]
-Address = Annotated[
-    str | None, typer.Option("--address", help="Of a Ray cluster, such as ray://head:10001.", show_default="none")
-]
-LogJson = Annotated[
-    bool | None,
-    typer.Option(
-        "--log-json/--bar",
-        help="Progress as lines of JSON, or as a bar.",
-        show_default="a bar on a terminal, else lines",
-    ),
-]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Read the first N rows only: limit=N in the config.")
-]
-Sample = Annotated[
-    float | None, typer.Option("--sample", help="Read this share of the rows only: sample=P in the config.")
-]
 
 
 @app.command(
@@ -94,7 +62,7 @@ def plan(
         from turingvit_hf.curation.config_files import load_config
         from turingvit_hf.curation.plans import plan as make_plan
 
-        found = make_plan(load_config(config, _with_limits(overrides, limit, sample)), engine=engine)
+        found = make_plan(load_config(config, with_limits(overrides, limit, sample)), engine=engine)
         typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.describe())
 
 
@@ -139,26 +107,27 @@ def run(
 ) -> None:
     """Curate. The same command goes on where a run was stopped or killed; answered calls are not asked again.
 
-    Without --config and --set, an existing run goes on with its own config.
+    Without --config, an existing run goes on with its own config, which --set, --limit and --sample change as far as
+    --force allows.
 
     Exit codes: 0 finished; 1 an option, the config or the data is at fault; 3 more rows ended as errors than
     max_error_rate allows.
     """
     with _speaking():
-        from turingvit_hf.curation.config_files import load_config
+        from turingvit_hf.curation.config_files import load_config, with_overrides
         from turingvit_hf.curation.runs import run as do_run
         from turingvit_hf.curation.state import RunFolder
 
-        changes = _with_limits(overrides, limit, sample)
-        is_known = config is None and not changes and RunFolder.exists(out)
-        wanted = RunFolder(out).config if is_known else load_config(config, changes)
+        changes = with_limits(overrides, limit, sample)
+        is_known = config is None and RunFolder.exists(out)
+        wanted = with_overrides(RunFolder(out).config, changes) if is_known else load_config(config, changes)
         outcomes = do_run(
             wanted,
             out,
-            engine=_engine(engine, num_workers, num_cpus, num_gpus, address),
+            engine=engine_options(engine, num_workers, num_cpus, num_gpus, address),
             force=force,
             from_stage=from_stage,
-            shards=_range(shards),
+            shards=shard_range(shards),
             progress=_progress(log_json),
         )
         _finish(outcomes, out)
@@ -181,7 +150,7 @@ def retry(
     with _speaking():
         from turingvit_hf.curation.runs import retry as do_retry
 
-        options = _engine(engine, num_workers, num_cpus, num_gpus, address)
+        options = engine_options(engine, num_workers, num_cpus, num_gpus, address)
         _finish(do_retry(out, engine=options, progress=_progress(log_json)), out)
 
 
@@ -219,7 +188,7 @@ def score(
     with _speaking():
         from turingvit_hf.curation.runs import score as do_score
 
-        options = _engine(engine, num_workers, None, None, None)
+        options = engine_options(engine, num_workers, None, None, None)
         _finish(do_score(out, overrides or (), engine=options, progress=_progress(log_json)), out)
 
 
@@ -270,46 +239,6 @@ def _speaking() -> Iterator[None]:
         except TooManyErrorsError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(TOO_MANY_ERRORS) from None
-
-
-def _with_limits(overrides: list[str] | None, limit: int | None, sample: float | None) -> list[str]:
-    given = {"limit": limit, "sample": sample}
-    return [*(overrides or ()), *(f"{name}={value}" for name, value in given.items() if value is not None)]
-
-
-def _engine(
-    name: str, num_workers: int, num_cpus: list[str] | None, num_gpus: list[str] | None, address: str | None
-) -> Any:
-    from turingvit_hf.curation.engines import EngineOptions
-
-    return EngineOptions(
-        name, num_workers, _amounts("--num-cpus", num_cpus), _amounts("--num-gpus", num_gpus), address
-    )
-
-
-def _amounts(option: str, texts: list[str] | None) -> dict[str, float]:
-    """`["1", "embed=2"]` as `{"": 1, "embed": 2}`."""
-    from turingvit_hf.curation.stages import STAGES
-
-    amounts = {}
-    for text in texts or ():
-        stage, _, number = text.rpartition("=")
-        if stage and stage not in STAGES:
-            raise InputError(f"{option} {text}: there is no stage {stage!r}; there are {', '.join(STAGES)}")
-        try:
-            amounts[stage] = float(number)
-        except ValueError as error:
-            raise InputError(f"{option} {text}: {number!r} is no number") from error
-    return amounts
-
-
-def _range(text: str | None) -> range | None:
-    if text is None:
-        return None
-    first, colon, after = text.partition(":")
-    if not colon or not first.isdecimal() or not after.isdecimal() or int(first) >= int(after):
-        raise InputError(f"--shards {text}: it must read A:B with A < B, such as 0:100")
-    return range(int(first), int(after))
 
 
 def _progress(as_json: bool | None) -> Any:

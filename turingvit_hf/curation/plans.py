@@ -2,10 +2,10 @@
 """What a run would do, without doing it: sources are opened, no model is touched, nothing is written."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import dump_config
@@ -26,6 +26,9 @@ NEEDED = {
     "score": ("faiss",),
 }
 OF_ENDPOINTS = ("openai", "tenacity")
+# a question whose answer cannot be used is asked once more
+ROUNDS = 2
+AGAIN = " (the most if every answer is of no use at first and every caption breaks a rule of length or nouns)"
 NO_CALLS = "none: raw captions are the only candidates"
 
 
@@ -40,7 +43,11 @@ class Plan:
         stages: names of the stages that are switched on.
         calls: of captioners, verifiers and the judge, by role and model, as if no row were dropped, no answer were
             asked for again and every video were one clip.
+        most_calls: the same where each answer is asked for again as often as it may: once if it cannot be used (cut
+            short, a refusal, no JSON), and a caption of a picture twice as often, since one that is too long or has
+            too few nouns is asked for once more. Requests that a server turned away are not counted.
         tokens: of prompts and of answers, guessed.
+        most_tokens: likewise, for `most_calls`.
         models: that are to be loaded or asked, by role.
         not_local: of these, those that are no folder here and not behind an endpoint, so come from the hub.
         missing: packages that are not installed and will be needed.
@@ -51,7 +58,9 @@ class Plan:
     num_shards: int
     stages: list[str]
     calls: dict[str, int]
+    most_calls: dict[str, int]
     tokens: tuple[int, int]
+    most_tokens: tuple[int, int]
     models: dict[str, list[str]]
     not_local: list[str]
     missing: list[str]
@@ -67,9 +76,10 @@ class Plan:
             f"{name} ({f'{count:,}' if count is not None else 'unknown number of'} rows)"
             for name, count in self.rows.items()
         ]
-        calls = [f"{number:,} of {name}" for name, number in self.calls.items()]
+        calls = [f"{number:,} to {self.most_calls[name]:,} of {name}" for name, number in self.calls.items()]
         models = [f"{role}: {', '.join(names)}" for role, names in self.models.items()]
-        prompt, completion = self.tokens
+        (prompt, answers), (most_prompt, most_answers) = self.tokens, self.most_tokens
+        tokens = f"about {prompt:,} to {most_prompt:,} of prompts and {answers:,} to {most_answers:,} of answers"
         facts = {
             "sources": ", ".join(sources),
             "rows": f"{self.num_rows:,}" + (" and those of unknown number" if None in self.rows.values() else ""),
@@ -77,8 +87,8 @@ class Plan:
             "stages": ", ".join(self.stages),
             "models": "; ".join(models) or "none",
             "from the hub": ", ".join(self.not_local) or "nothing",
-            "model calls": "; ".join(calls) + ", if none is asked again" if calls else NO_CALLS,
-            "tokens": f"about {prompt:,} of prompts and {completion:,} of answers" if calls else "none",
+            "model calls": "; ".join(calls) + AGAIN if calls else NO_CALLS,
+            "tokens": tokens if calls else "none",
             "not installed": ", ".join(self.missing) or "nothing that is needed",
         }
         return dump_config(self.config) + "\n" + "\n".join(f"{name + ':':<15}{text}" for name, text in facts.items())
@@ -104,15 +114,17 @@ def plan(config: CurationConfig, *, engine: str = "local") -> Plan:
         for number, count in enumerate(counts)
     }
     names = [stage.name for stage in stages]
-    calls, tokens = _calls(config, names, round(sum(count or 0 for count in rows.values()) * config.sample))
+    asked = _calls(config, names, round(sum(count or 0 for count in rows.values()) * config.sample))
     models = _models(config, names)
     return Plan(
         config,
         rows,
         len(shards),
         names,
-        calls,
-        tokens,
+        {calls.model: calls.number for calls in asked},
+        {calls.model: calls.number * calls.rounds for calls in asked},
+        _tokens(asked, [calls.number for calls in asked]),
+        _tokens(asked, [calls.number * calls.rounds for calls in asked]),
         {role: [_name(spec) for spec in specs] for role, specs in models.items()},
         [_name(spec) for specs in models.values() for spec in specs if _is_from_hub(spec)],
         _missing(models, names, engine),
@@ -136,31 +148,45 @@ def _models(config: CurationConfig, stages: list[str]) -> dict[str, list[Mapping
     return found
 
 
-def _calls(config: CurationConfig, stages: list[str], num_rows: int) -> tuple[dict[str, int], tuple[int, int]]:
-    """Calls by model, and tokens of prompts and answers."""
-    calls: dict[str, int] = {}
-    prompt = completion = 0
+class _Calls(NamedTuple):
+    """Calls of one model, the tokens that each is guessed to take, and how often one question may be asked."""
+
+    model: str
+    number: int
+    rounds: int
+    prompt: int
+    completion: int
+
+
+def _tokens(asked: Sequence[_Calls], numbers: Sequence[int]) -> tuple[int, int]:
+    pairs = list(zip(asked, numbers, strict=True))
+    return sum(calls.prompt * number for calls, number in pairs), sum(
+        calls.completion * number for calls, number in pairs
+    )
+
+
+def _calls(config: CurationConfig, stages: list[str], num_rows: int) -> list[_Calls]:
+    calls: list[_Calls] = []
     num_written = 0
+    looking = IMAGE_TOKENS + PROMPT_TOKENS
     if "caption" in stages:
+        limits = config.thresholds.captions
+        has_rules = not config.is_of_videos and (limits.max_words is not None or limits.min_noun_ratio is not None)
         for spec in config.caption.captioners:
             # of a clip its frames, the whole and the fusion; how many clips a video gives is known when it is cut
             each = config.caption.num_frames + 2 if config.is_of_videos else len(config.caption.styles)
             number = num_rows * each
-            calls[f"captioner {_name(spec)}"] = number
             num_written += number
-            prompt += number * (IMAGE_TOKENS + PROMPT_TOKENS)
-            completion += number * CAPTION_TOKENS
+            rounds = ROUNDS * 2 if has_rules else ROUNDS
+            calls.append(_Calls(f"captioner {_name(spec)}", number, rounds, looking, CAPTION_TOKENS))
     if "verify" in stages:
         raw = num_rows if config.caption.use_raw and config.verify.verify_raw else 0
         for spec in config.verify.verifiers:
-            calls[f"verifier {_name(spec)}"] = num_written + raw
-            prompt += (num_written + raw) * (IMAGE_TOKENS + PROMPT_TOKENS)
-            completion += (num_written + raw) * VERDICT_TOKENS
+            calls.append(_Calls(f"verifier {_name(spec)}", num_written + raw, ROUNDS, looking, VERDICT_TOKENS))
     if "judge" in stages and config.judge.judge is not None:
-        calls[f"judge {_name(config.judge.judge)}"] = num_rows
-        prompt += num_rows * (config.caption.num_frames * IMAGE_TOKENS + PROMPT_TOKENS)
-        completion += num_rows * VERDICT_TOKENS
-    return calls, (prompt, completion)
+        prompt = config.caption.num_frames * IMAGE_TOKENS + PROMPT_TOKENS
+        calls.append(_Calls(f"judge {_name(config.judge.judge)}", num_rows, ROUNDS, prompt, VERDICT_TOKENS))
+    return calls
 
 
 def _name(spec: Mapping[str, Any]) -> str:

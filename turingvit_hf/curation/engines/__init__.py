@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Engines: they run the stages of shards somewhere, and have no part in what comes of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -8,10 +9,15 @@ from typing import Any, Protocol, Self
 
 from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
 from turingvit_hf.curation.shard_work import Task
+from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.errors import InputError
 
 
 NAMES = ("local", "ray")
+# whose models, or products of embeddings, torch has on a GPU where there is one
+ON_GPU = ("consistency", "caption", "verify", "judge", "embed", "score", "ground")
+# which workers have a part in: duplicates are found by the process that was started
+SPREAD = tuple(name for name in STAGES if name != "deduplicate")
 
 
 class Engine(Protocol):
@@ -36,15 +42,18 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where the work is done. None of it changes a result.
+    """Where the work is done. None of it changes a result, except that a GPU rounds other than a CPU.
 
     Attributes:
         name: `"local"`: processes of this machine; `"ray"`: actors of a Ray cluster.
         num_workers: shards that are worked on at a time.
         num_cpus: CPUs of each worker of a stage, by the stage's name; `""` is for all others. Ray only.
-        num_gpus: GPUs likewise.
+        num_gpus: GPUs likewise; `""` is for all others that can use one. Ray only.
         address: of a Ray cluster, such as `ray://head:10001`; None: the one that the environment names, or a new one
-            on this machine.
+            on this machine. Ray only.
+
+    Raises:
+        InputError: there is no such engine, or it does not take one of these.
     """
 
     name: str = "local"
@@ -58,6 +67,33 @@ class EngineOptions:
             raise InputError(f"there is no engine {self.name!r}; there are {', '.join(NAMES)}")
         if self.num_workers < 1:
             raise InputError(f"num_workers={self.num_workers} must be 1 or more")
+        _check("num_cpus", self.num_cpus, SPREAD)
+        _check("num_gpus", self.num_gpus, ON_GPU)
+        of_ray = {name: getattr(self, name) for name in ("num_cpus", "num_gpus", "address")}
+        if self.name == "local" and any(of_ray.values()):
+            named = ", ".join(name for name, value in of_ray.items() if value)
+            raise InputError(
+                f"{named}: only the engine ray takes this; processes of this machine share its CPUs and take the "
+                "device that a model's `device` names, or the first GPU"
+            )
+
+    def cpus_of(self, stage: str) -> float:
+        """CPUs of a worker of a stage."""
+        return self.num_cpus.get(stage, self.num_cpus.get("", 1.0))
+
+    def gpus_of(self, stage: str) -> float:
+        """GPUs of a worker of a stage."""
+        return self.num_gpus.get(stage, self.num_gpus.get("", 0.0) if stage in ON_GPU else 0.0)
+
+
+def _check(name: str, amounts: Mapping[str, float], stages: Sequence[str]) -> None:
+    for stage, amount in amounts.items():
+        if stage and stage not in STAGES:
+            raise InputError(f"{name}: there is no stage {stage!r}; there are {', '.join(STAGES)}")
+        if stage and stage not in stages:
+            raise InputError(f"{name}: stage {stage} has no use for them; those that have are {', '.join(stages)}")
+        if not 0 <= amount < math.inf:
+            raise InputError(f"{name}: {stage + '=' if stage else ''}{amount:g} must be 0 or more")
 
 
 def contrast_job(step: ContrastBatches, job: int) -> BatchResult:

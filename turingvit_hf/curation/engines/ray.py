@@ -3,7 +3,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,9 +12,13 @@ import numpy as np
 
 from turingvit_hf.curation.ambiguity import BatchResult, ContrastBatches
 from turingvit_hf.curation.engines import EngineOptions, contrast_job
+from turingvit_hf.curation.models.loading import pick_device
 from turingvit_hf.curation.optional import require
 from turingvit_hf.curation.shard_work import Task, run_task
 from turingvit_hf.errors import InputError
+
+
+logger = logging.getLogger(__name__)
 
 
 class ShardActor:
@@ -35,10 +40,13 @@ class ContrastActor:
 
     Args:
         step: what contrasts captions within batches of images.
+        on_gpu: whether it was given a GPU, or a part of one.
     """
 
-    def __init__(self, step: ContrastBatches):
+    def __init__(self, step: ContrastBatches, *, on_gpu: bool = False):
         self._step = step
+        if on_gpu:
+            step.device = pick_device(None)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Return the captions of jobs and their ambiguities, as bytes."""
@@ -66,6 +74,8 @@ class RayEngine:
         if not self._ray.is_initialized():
             self._ray.init(address=self._options.address, log_to_driver=False, include_dashboard=False)
             self._is_own = True
+        if any(self._options.num_gpus.values()) and not self._ray.cluster_resources().get("GPU"):
+            logger.warning("the cluster has no GPU at present: stages that ask for one wait until it has")
         return self
 
     def __exit__(
@@ -91,8 +101,8 @@ class RayEngine:
             ShardActor,
             batch_size=1,
             compute=data.ActorPoolStrategy(size=size),
-            num_cpus=_of_stage(self._options.num_cpus, stage, 1.0),
-            num_gpus=_of_stage(self._options.num_gpus, stage, 0.0),
+            num_cpus=self._options.cpus_of(stage),
+            num_gpus=self._options.gpus_of(stage),
         )
         for row in results.iter_rows():
             manifest = json.loads(row["manifest"])
@@ -108,15 +118,11 @@ class RayEngine:
         context.execution_options.preserve_order = True
         results = data.from_items([{"job": job} for job in range(num_jobs)], override_num_blocks=num_jobs).map_batches(
             ContrastActor,
-            fn_constructor_kwargs={"step": step},
+            fn_constructor_kwargs={"step": step, "on_gpu": self._options.gpus_of("score") > 0},
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(self._options.num_workers, num_jobs)),
-            num_cpus=_of_stage(self._options.num_cpus, "score", 1.0),
-            num_gpus=_of_stage(self._options.num_gpus, "score", 0.0),
+            num_cpus=self._options.cpus_of("score"),
+            num_gpus=self._options.gpus_of("score"),
         )
         for row in results.iter_rows():
             yield BatchResult(np.frombuffer(row["captions"], np.int64), np.frombuffer(row["ambiguity"], np.float64))
-
-
-def _of_stage(amounts: Mapping[str, float], stage: str, default: float) -> float:
-    return amounts.get(stage, amounts.get("", default))
