@@ -14,6 +14,7 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from turingvit_hf import __version__
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import config_from_dict, dump_config
+from turingvit_hf.curation.listing_lock import ListingLock, listing_lock
 from turingvit_hf.curation.rows import forget_sources
 from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
@@ -179,26 +181,46 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run folder is wanted")
-    known = None
+    known = _known(folder, config, force=force)
+    if known is not None and known.facts["config_hash"] == config.hash():
+        return known
+    check_names(config)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with listing_lock(folder) as lock:
+            known = _known(folder, config, force=force)  # another process may have begun it meanwhile
+            if known is None or known.facts["config_hash"] != config.hash():
+                _begin(folder, config, known, lock)
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds something, as it should
+                folder.rmdir()
+    return RunFolder(folder)
+
+
+def _known(folder: Path, config: CurationConfig, *, force: bool) -> RunFolder | None:
+    """The run that was begun in a folder, if a run with this config may go on there."""
     if not RunFolder.exists(folder):
         if folder.exists() and not _is_begun(folder):
             raise InputError(f"{folder} is not empty and no run folder; choose another one")
-    else:
-        known = RunFolder(folder)
-        if known.facts["config_hash"] == config.hash():
-            return known
+        return None
+    known = RunFolder(folder)
+    if known.facts["config_hash"] != config.hash() and not force:
         changes = describe_changes(known.config.to_dict(), config.to_dict())
-        if not force:
-            raise InputError(
-                f"{folder} was begun with another config: {'; '.join(changes[:5])}; --force goes on with the new one "
-                "and keeps what does not depend on the changes"
-            )
-    check_names(config)
-    folder.mkdir(parents=True, exist_ok=True)
+        raise InputError(
+            f"{folder} was begun with another config: {'; '.join(changes[:5])}; --force goes on with the new one "
+            "and keeps what does not depend on the changes"
+        )
+    return known
+
+
+def _begin(folder: Path, config: CurationConfig, known: RunFolder | None, lock: ListingLock) -> None:
+    """Writes what makes a folder the run folder of a config."""
     if known is not None and _lists_the_same(known.config, config):
         sources, shards = known.facts["sources"], known.shards  # the source may be gone by now
     else:
-        sources, shards = _list(config, folder)
+        sources, shards = _list(config, folder, lock)
     with written_file(folder / "config.yaml") as partial:
         partial.write_text(dump_config(config), encoding="utf-8")
     facts = {
@@ -210,18 +232,25 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
         "shards": [shard.to_dict() for shard in shards],
     }
     write_json(folder / MARKER, facts)  # last: with it the folder is one
-    return RunFolder(folder)
 
 
 def _lists_the_same(first: CurationConfig, second: CurationConfig) -> bool:
     return all(getattr(first, name) == getattr(second, name) for name in ("sources", "shard_size", "limit"))
 
 
-def _list(config: CurationConfig, folder: Path) -> tuple[list[dict[str, Any]], list[Shard]]:
+def _list(config: CurationConfig, folder: Path, lock: ListingLock) -> tuple[list[dict[str, Any]], list[Shard]]:
     """The sources and shards of a config; what a folder has of more shards, or of another number of them, goes."""
-    listed = folder / "sources.tmp"
-    shutil.rmtree(listed, ignore_errors=True)
-    shards, num_rows = list_shards(config, listed)  # may fail, and then all is as it was
+    for left in folder.glob("sources*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    listed = folder / f"sources.{lock.path.stem}.tmp"
+    try:
+        shards, num_rows = list_shards(config, listed)
+    except BaseException as error:  # all is as it was
+        shutil.rmtree(listed, ignore_errors=True)
+        if isinstance(error, OSError):
+            lock.check()  # whoever took over has cleared the place
+        raise
+    lock.check()
     _keep_answers(folder)
     shutil.rmtree(folder / "sources", ignore_errors=True)
     if listed.exists():
@@ -278,7 +307,10 @@ def describe_changes(before: Any, after: Any, place: str = "") -> list[str]:
 
 def _is_begun(folder: Path) -> bool:
     """Whether there is nothing here, or what a run leaves that is killed before its shard table is written."""
-    return all(entry.name in ("sources", "config.yaml") or entry.name.endswith(".tmp") for entry in folder.iterdir())
+    return all(
+        entry.name in ("sources", "config.yaml") or entry.name.endswith((".tmp", ".lock"))
+        for entry in folder.iterdir()
+    )
 
 
 def check_names(config: CurationConfig) -> None:
