@@ -190,7 +190,7 @@ def export(
             show_default="dense",
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16, or int8 (weights alone).")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, float16, or int8 (of matrix products).")] = "float32",
     output: Annotated[
         list[str] | None,
         typer.Option(help="last_hidden_state or pooler_output of a tower. May be given twice.", show_default="all"),

@@ -6,7 +6,10 @@ import importlib
 import json
 import logging
 import os
+import signal
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,7 +117,7 @@ def export_onnx(
     if dtype == "float16":
         graphs = graphs_of(copy.deepcopy(model).half(), forms=forms, outputs=outputs)
     limits = limits or LIMITS[dtype]
-    with written_whole(directory) as folder:
+    with _ends_on_sigterm(), written_whole(directory) as folder:
         exported = []
         for graph, reference in zip(graphs, references, strict=True):
             file = folder / f"{graph.name}{SUFFIXES[dtype]}.onnx"
@@ -159,6 +162,8 @@ def export_saved(checkpoint: str, directory: str | os.PathLike, **options: Any) 
 
 
 def _write(graph: Graph, file: Path, *, is_quantized: bool, program: bool) -> None:
+    import onnx_ir
+
     from turingvit_hf.integrations.onnx.translations import translation_table
 
     with _quiet(), torch.no_grad():
@@ -180,16 +185,18 @@ def _write(graph: Graph, file: Path, *, is_quantized: bool, program: bool) -> No
     for node in translated.model.graph:
         node.metadata_props.clear()  # the Python stack of each, most of the file
     if not is_quantized:
-        # weights in a file of their own: a protobuf message holds 2 GiB at most
-        translated.save(str(file), external_data=True)
+        # weights in a file of their own, since a protobuf message holds 2 GiB; optimum and transformers.js name it so
+        onnx_ir.save(translated.model, file, external_data=f"{file.name}_data")
         return
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         plain = Path(scratch, "plain.onnx")
-        translated.save(str(plain), external_data=True)
+        onnx_ir.save(translated.model, plain, external_data=f"{plain.name}_data")
+        del translated, exported  # a copy of the weights, some of them transposed
         _quantize(plain, file)
 
 
 def _quantize(plain: Path, file: Path) -> None:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
@@ -201,6 +208,13 @@ def _quantize(plain: Path, file: Path) -> None:
         )
     finally:
         root.setLevel(level)
+    model = onnx.load(str(file), load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = f"{file.name}_data"
+    onnx.save(model, str(file))
+    file.with_name(f"{file.name}.data").rename(file.with_name(f"{file.name}_data"))
 
 
 def _write_beside(
@@ -238,6 +252,20 @@ def _require(*modules: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ImportError(f"exporting needs the package {name}: pip install 'turingvit_hf[onnx]'") from error
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that half a folder goes; by itself it ends Python at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers can be set in the main thread alone
+        return
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # None: it was set outside of Python
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ def softmax_attention(q, k, v, cu_seqlens, scaling: float):
     """`turingvit::packed_softmax_attention`: (1, H, T, K) -> (1, T, H, K)."""
     frames = _Frames(cu_seqlens, _size(q, 2))
     queries, keys, values = (frames.pad(op.Squeeze(x, op.Constant(value_ints=[0])), axis=1) for x in (q, k, v))
+    queries = op.Mul(queries, op.Constant(value_float=scaling))  # smaller than the scores
     scores = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 3, 2]))  # (H, F, L, L)
     bias = op.Where(frames.is_token, op.Constant(value_float=0.0), op.Constant(value_float=MASKED))  # (F, L)
-    scores = op.Add(op.Mul(scores, op.Constant(value_float=scaling)), op.Unsqueeze(bias, op.Constant(value_ints=[1])))
+    scores = op.Add(scores, op.Unsqueeze(bias, op.Constant(value_ints=[1])))
     out = frames.unpad(op.MatMul(op.Softmax(scores, axis=-1), values), axis=1)  # (H, T, K)
     return op.CastLike(op.Unsqueeze(op.Transpose(out, perm=[1, 0, 2]), op.Constant(value_ints=[0])), q)
 
