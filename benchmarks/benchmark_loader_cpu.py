@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from harness import Report, clock, parse_arguments
+from harness import Report, parse_arguments
 from PIL import Image
 
 from turingvit_hf import TuringViTImageProcessor
+from turingvit_hf.benchmarking.timing import clock
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.processing.geometry import draw_longer_sides, target_size
 from turingvit_hf.training.arguments import DataRecipe, ResolutionRecipe

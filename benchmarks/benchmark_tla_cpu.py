@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from harness import Report, parse_arguments, photo_grid, time_interleaved
+from harness import Report, parse_arguments, photo_grid
 
 from turingvit_hf import TuringViTConfig
+from turingvit_hf.benchmarking.timing import time_interleaved
 from turingvit_hf.kernels.linear_attention import turing_linear_attention
 from turingvit_hf.modeling.modeling_turingvit import TuringViTLayer
 from turingvit_hf.modeling.packing import cu_seqlens_from_grid, positions_from_grid

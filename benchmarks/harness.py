@@ -1,31 +1,35 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the benchmarks share: arguments, interleaved timing, sizes of pictures, tables, and a JSON file with it all."""
+"""What the scripts beside it share: arguments, sizes of pictures, tables, and a JSON file with it all.
+
+Interleaved timing is the package's own, `turingvit_hf.benchmarking.timing`.
+"""
 
 import argparse
 import json
 import os
-import platform
-import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import transformers
 from rich.console import Console
 from rich.table import Table
+
+from turingvit_hf.benchmarking.report import environment
+from turingvit_hf.benchmarking.timing import time_interleaved as time_interleaved  # scripts take it from here, too
 
 
 # width : height of common photographs, half of them upright
 ASPECTS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)
 
 
-def parse_arguments(description: str, arguments: Sequence[str] | None, *, repeats: int) -> argparse.Namespace:
-    """The options that every benchmark has; `threads` has been set."""
+def parse_arguments(
+    description: str, arguments: Sequence[str] | None, *, repeats: int, further: Mapping[str, dict] | None = None
+) -> argparse.Namespace:
+    """The options that every benchmark has, and `further` ones of its own; `threads` has been set."""
     parser = argparse.ArgumentParser(description=description)
+    for name, values in (further or {}).items():
+        parser.add_argument(name, **values)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and one repeat: does it run, in seconds")
     parser.add_argument("--threads", type=int, help="threads of torch; 1 measures processor time instead of wall time")
     parser.add_argument("--repeats", type=int, default=repeats, help=f"interleaved runs of each form ({repeats})")
@@ -36,56 +40,6 @@ def parse_arguments(description: str, arguments: Sequence[str] | None, *, repeat
     if options.smoke:
         options.repeats = 1
     return options
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of the runs of one form."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def best(self) -> float:
-        """The smallest: what neighbors on the machine disturbed least."""
-        return min(self.seconds)
-
-    @property
-    def median(self) -> float:
-        """The middle run."""
-        return statistics.median(self.seconds)
-
-    @property
-    def text(self) -> str:
-        """Best, median and largest in milliseconds."""
-        return " / ".join(f"{value * 1e3:,.1f}" for value in (self.best, self.median, max(self.seconds)))
-
-
-def clock() -> float:
-    """Processor time with one thread, which a busy machine changes little; wall time with several."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def time_interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Timings of each function: one run to warm up, then all in turn, so that a slow moment falls on all of them."""
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = clock()
-            function()
-            seconds[name].append(clock() - start)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-def peak_memory() -> float:
-    """The most memory this process has held, in GiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts what the parent held before it started this process as well
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def photo_sizes(num_images: int, shortest: int, longest: int, *, seed: int = 0) -> list[tuple[int, int]]:
@@ -111,7 +65,12 @@ class Report:
     def __init__(self, title: str, options: argparse.Namespace):
         self.options = options
         self.console = Console(width=None if sys.stdout.isatty() else 140)
-        self.content: dict = {"title": title, "environment": environment(), "tables": {}, "goals": {}}
+        self.content: dict = {
+            "title": title,
+            "environment": environment(torch.device("cpu")),
+            "tables": {},
+            "goals": {},
+        }
         self.console.rule(title)
         self.line(", ".join(f"{name} {value}" for name, value in self.content["environment"].items()))
         if options.smoke:
@@ -123,7 +82,8 @@ class Report:
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
         """Print and keep a table; the first column names the row."""
-        table = Table(*columns, title=name, title_justify="left")
+        # as wide as its title, which would be broken into lines
+        table = Table(*columns, title=name, title_justify="left", min_width=len(name))
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:
@@ -144,18 +104,3 @@ class Report:
         if self.options.json is not None:
             self.options.json.write_text(json.dumps(self.content, indent=1))
             self.line(f"written to {self.options.json}")
-
-
-def environment() -> dict:
-    """What the figures depend on besides the code."""
-    threads = torch.get_num_threads()
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "clock": "processor time" if threads == 1 else "wall time",
-        "load": round(os.getloadavg()[0], 2),
-    }

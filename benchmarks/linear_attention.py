@@ -15,6 +15,7 @@ import harness
 import torch
 from linear_attention_forms import FORMS, INTERPRETED, Form, Pack, make_pack
 
+from turingvit_hf.benchmarking.timing import Timing, clock
 from turingvit_hf.kernels.linear_attention import roofline
 
 
@@ -83,9 +84,9 @@ class Clock:
     def __call__(self, call: Callable[[], object]) -> float:
         """Seconds of one call."""
         if self.device.type != "cuda":
-            start = harness.clock()
+            start = clock()
             call()
-            return harness.clock() - start
+            return clock() - start
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush.zero_()
         before.record()
@@ -97,7 +98,7 @@ class Clock:
 
 def time_interleaved(
     calls: dict[str, Callable[[], object]], clock: Clock, *, seconds: float, repeats: int
-) -> dict[str, harness.Timing]:
+) -> dict[str, Timing]:
     """Timings of each call, by name: in turns, so that what disturbs the machine disturbs all of them.
 
     Args:
@@ -114,7 +115,7 @@ def time_interleaved(
         for name, call in calls.items():
             if sum(times[name]) < seconds:
                 times[name].append(clock(call))
-    return {name: harness.Timing(tuple(seconds)) for name, seconds in times.items()}
+    return {name: Timing(tuple(seconds)) for name, seconds in times.items()}
 
 
 def moved_bytes(lengths: tuple[int, ...], num_heads: int, head_dim: int, *, itemsize: int) -> dict[str, float]:

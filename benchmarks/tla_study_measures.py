@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import photo_grid, time_interleaved
+from harness import photo_grid
 from tla_study_pictures import Pictures
 from torch import Tensor, nn
 
+from turingvit_hf.benchmarking.timing import time_interleaved
 from turingvit_hf.evaluation.encoders import TransformersEncoder
 from turingvit_hf.evaluation.neighbors import nearest_neighbor_scores
 from turingvit_hf.evaluation.retrieval import retrieval_hits
@@ -48,11 +49,11 @@ VARIANTS = {
     "base": Variant("5 TLA : 1 softmax"),
     "softmax": Variant("all softmax", (f"model.layer_types=[{', '.join(['full_attention'] * 6)}]",)),
     "tla": Variant("all TLA", (f"model.layer_types=[{', '.join(['linear_attention'] * 6)}]",)),
-    "no_gate": Variant("without gate", ("model.intermediate_size=544",), ("gate",)),
+    "no_gate": Variant("without gate", ("model.intermediate_size=288",), ("gate",)),
     "no_norm": Variant("without RMSNorm", removed=("norm",)),
     "no_rope": Variant("without RoPE in TLA", ("model.tla_rope=none",)),
     "projection": Variant(
-        "with output projection", ("model.tla_output_projection=true", "model.intermediate_size=480")
+        "with output projection", ("model.tla_output_projection=true", "model.intermediate_size=224")
     ),
     "no_rescale": Variant("5 : 1, no rescaled positions", ("model.pos_embed_rescale=null",)),
 }

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from turingvit_hf.benchmarking import timing
+
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("benchmark_*.py"))
@@ -25,14 +27,14 @@ def harness():
 
 
 @pytest.fixture
-def ticking(monkeypatch, harness):
+def ticking(monkeypatch):
     """A clock that is one second later whenever it is read."""
     ticks = itertools.count()
 
     def tick() -> float:
         return float(next(ticks))
 
-    monkeypatch.setattr(harness, "clock", tick)
+    monkeypatch.setattr(timing, "clock", tick)
     return tick
 
 
@@ -47,22 +49,6 @@ def test_a_smoke_run_prints_and_writes_its_figures(script, tmp_path, capsys):
     for name in (content["title"], *content["tables"], *content["goals"]):
         assert name in printed
     assert torch.get_num_threads() == threads
-
-
-def test_forms_are_timed_in_turn(harness, ticking):
-    order = []
-    forms = {name: lambda name=name: order.append(name) for name in "ab"}
-    timings = harness.time_interleaved(forms, repeats=2)
-    assert order == ["a", "b"] * 3  # the first of each warms up
-    assert timings["a"] == timings["b"] == harness.Timing((1.0, 1.0))
-
-
-def test_one_thread_is_measured_in_processor_time(harness, monkeypatch):
-    monkeypatch.setattr(harness.time, "process_time", lambda: 1.0)
-    monkeypatch.setattr(harness.time, "perf_counter", lambda: 2.0)
-    for threads, expected in ((1, 1.0), (2, 2.0)):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert harness.clock() == expected
 
 
 def test_parts_of_a_forward_add_up_to_all_of_it(ticking, monkeypatch):

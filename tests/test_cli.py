@@ -134,10 +134,22 @@ def test_settings_of_other_libraries_come_back(quickstart):
     assert not logging.getLogger("turingvit_hf").handlers
 
 
-COMMANDS = ("quickstart", "pretrain", "plan", "curate", "swap", "chat", "evaluate", "export", "serve", "info")
+COMMANDS = (
+    "quickstart",
+    "pretrain",
+    "plan",
+    "curate",
+    "swap",
+    "chat",
+    "evaluate",
+    "benchmark",
+    "export",
+    "serve",
+    "info",
+)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("curate", "serve")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("curate", "benchmark", "serve")])
 def test_help_has_an_example(invoke, command):
     result = invoke(command, "--help")
     assert result.exit_code == 0

@@ -49,7 +49,7 @@ def draw_latency(figures: Mapping[str, Any], path: Path) -> None:
         figure = Figure(figsize=(12.5, height), facecolor="white")
         figure.text(0.02, 1 - 0.32 / height, _title(figures), fontsize=14, fontweight="bold", va="center")
         above = figure.add_gridspec(
-            1, 2, left=0.055, right=0.925, top=1 - 1.05 / height, bottom=1 - 4.85 / height, wspace=0.17
+            1, 2, left=0.055, right=0.86, top=1 - 1.05 / height, bottom=1 - 4.85 / height, wspace=0.15
         )
         _draw_times(figure.add_subplot(above[0]), figures)
         _draw_multiples(figure.add_subplot(above[1]), figures)
@@ -129,7 +129,7 @@ def _draw_multiples(axes: Any, figures: Mapping[str, Any]) -> None:
     for points, color in lines.values():
         if points:
             axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4, linewidth=1.6)
-    axes.axhline(1, color=_color(baseline, figures), linewidth=2.6)
+    axes.plot([min(sides), max(sides)], [1, 1], color=_color(baseline, figures), linewidth=2.6)
     reported = _reported(baseline, sides)
     for points in reported.values():
         axes.plot(*zip(*points, strict=True), color=REPORT_COLOR, linestyle=(0, (4, 3)), linewidth=1.4, zorder=1)
@@ -216,7 +216,7 @@ def _draw_shares(axes: Any, shares: Mapping[str, Mapping[str, float]], side: str
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.set_xlim(0, 100)
     axes.set_ylim(-0.5, len(names) - 0.5)
-    tidy(axes, f"Where the time goes at {side} x {side}, percent")
+    tidy(axes, f"Share of time at {side} x {side}, percent")
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
     axes.legend(

@@ -62,10 +62,10 @@ def describe_comparisons(figures: Figures) -> list[str]:
             f"(medians {ratio['median']:.2f}{report})"
         )
     for name, tower in record["towers"].items():
-        growth = figures["comparisons"]["growth"][name].get(side)
-        if growth is not None and side != first:
+        growth = figures["comparisons"]["growth"][name]
+        if first in growth and side != first:
             lines.append(
-                f"{name}: time per patch at {record['patches']:,} patches is {growth['best']:.2f} times that at "
+                f"{name}: time per patch at {record['patches']:,} patches is {growth[side]['best']:.2f} times that at "
                 f"{figures['sides'][first]['patches']:,}"
             )
         if "floor_share" in tower:
@@ -79,7 +79,7 @@ def describe_comparisons(figures: Figures) -> list[str]:
 def table_of_sides(figures: Figures) -> str:
     """Best and median milliseconds an image, throughput and ratios, a row for each side and tower."""
     batch = figures["settings"]["batch"]
-    columns = ("image, tower", "patches", "ms, best", "median", "spread", "images/s", "times ours", "report's")
+    columns = ("image, tower", "patches", "ms, best", "median", "spread", "images/s", "ratio", "report's")
     columns += ("TFLOP", "floor")
     rows = []
     for side, record in figures["sides"].items():
@@ -110,7 +110,7 @@ def latency_page(figures: Figures) -> str:
         f"{describe(settings)}. Random weights. {SETTING}.\n",
         _towers_table(figures),
         table_of_sides(figures),
-        "Spread: how much longer the longest run took than the shortest. Times ours: best runs, as multiples of "
+        "Spread: how much longer the longest run took than the shortest. Ratio: best runs, as multiples of "
         f"{figures['baseline']}. Floor: the operations at the rate of the tower's own matrix products, as a share of "
         "the best run.\n",
         *(f"- {line}" for line in describe_comparisons(figures)),
