@@ -3,7 +3,7 @@
 
 Each learns from the same packs of pictures with captions in the same order, with as many parameters, by the recipe
 `tiny/stage2`; then retrieval and nearest neighbors are measured on held-out pictures, and for some towers at sides
-from 128 to 768 pixels, where they were trained on 128 to 256.
+from 128 to 1,536 pixels, where they were trained on 128 to 256.
 
     python examples/prepare_pretraining_data.py --num-clips 0
     OMP_NUM_THREADS=1 python benchmarks/tla_study.py --out study --seeds 0 1 2
@@ -13,6 +13,7 @@ A run that was stopped goes on with the same command, and `--report` makes table
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from tla_study_measures import (
 from tla_study_pictures import Pictures, make_pictures, read_pictures
 from tla_study_report import report
 
+from turingvit_hf.files.whole_folder import written_whole
 from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.stamps import cache_folder
 from turingvit_hf.training.pretraining import run_pretraining
@@ -39,7 +41,7 @@ from turingvit_hf.training.recipes import load_recipe
 from turingvit_hf.training.stages.folder import is_finished
 
 
-SIDES = (128, 192, 256, 384, 512, 768)
+SIDES = (128, 192, 256, 384, 512, 768, 1024, 1536)
 BOUNDS = (128, 256)
 PATCH_SIZE = 32
 NATIVE = "{mode: native, max_patches: 64}"
@@ -47,30 +49,28 @@ NATIVE = "{mode: native, max_patches: 64}"
 SETTINGS = (
     "model.hidden_size=128",
     "model.num_attention_heads=2",
-    "model.intermediate_size=512",
+    "model.intermediate_size=256",
     "model.initializer_range=0.088",
     f"model.patch_size={PATCH_SIZE}",
     "model.image_size=256",
     "text.projection_dim=128",
     "text.max_tokens=24",
-    "text.initial_logit_bias=-4.3",
+    "text.initial_logit_bias=-3.6",
     "objective.superclass=0",
     f"data.resolution={NATIVE}",
-    "data.tokens_per_pack=2048",
+    "data.tokens_per_pack=1024",
     "data.num_readers=1",
     "data.open_packs=2",
     "evaluation=null",
     "training.bf16=true",
-    "training.max_steps=50",
     "training.learning_rate=2e-3",
-    "training.warmup_steps=5",
-    "training.logging_steps=2",
-    "training.save_steps=50",
+    "training.save_steps=300",
     "training.save_total_limit=1",
 )
 COMPARED = ("base", "softmax", "tla", "no_gate", "no_norm", "no_rope", "projection")
 AT_ALL_SIDES = ("base", "softmax", "tla", "no_rescale")
 SECOND_RATE = "1e-3"
+TEXT_ENCODER = "word_vectors"
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="where its downloads are")
     parser.add_argument("--out", type=Path, default=Path("tla_study"), help="folder of all runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--towers", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="base has to be among them"
+    )
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="for every run, as in pretrain")
-    parser.add_argument("--gallery", type=int, default=512, help="training pictures among which neighbors are sought")
+    parser.add_argument("--gallery", type=int, default=1024, help="training pictures among which neighbors are sought")
     parser.add_argument("--drawings", type=int, default=100, help="held-out drawings at all sides, at most")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="longer sides of the drawings")
     parser.add_argument("--repeats", type=int, default=5, help="how often each tower is timed")
     parser.add_argument("--report", action="store_true", help="only make tables and figures of what is there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # processor time is compared
-    runs = list(planned(options.seeds))
+    runs = [run for run in planned(options.seeds) if run.variant in options.towers]
     if not options.report:
         run_all(runs, options)
-    report(options.out, [run.name for run in runs])
+    report(options.out, [run.name for run in runs], trained_on=BOUNDS)
 
 
 def planned(seeds: Sequence[int]) -> Iterator[Run]:
@@ -139,6 +142,9 @@ def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:
             num_drawings=options.drawings,
             patch_size=PATCH_SIZE,
         )
+    text_encoder = options.data / "text_encoder"
+    if text_encoder.exists() and not (options.out / TEXT_ENCODER).exists():
+        keep_word_vectors(text_encoder, options.out / TEXT_ENCODER)
     held_out = read_pictures(pictures / "test")
     gallery = read_pictures(pictures / "train", limit=options.gallery)
     for run in runs:
@@ -148,8 +154,20 @@ def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:
             write_json(place, result)
             print(f"{run.name}: {result['seconds']:.0f} s of processor time in all", flush=True)
     if not (options.out / "timing.json").exists():
-        models = {name: (recipe_of(Run(name, 0), options).model, VARIANTS[name]) for name in COMPARED}
+        timed = [name for name in COMPARED if name in options.towers]
+        models = {name: (recipe_of(Run(name, 0), options).model, VARIANTS[name]) for name in timed}
         write_json(options.out / "timing.json", time_towers(models, repeats=options.repeats))
+
+
+def keep_word_vectors(text_encoder: Path, target: Path) -> None:
+    """Copies a text encoder without its layers: a caption is the mean of its words' vectors.
+
+    The captions are titles and keywords, the encoder stays as it is, and its layers would cost as much as the tower.
+    """
+    with written_whole(target) as folder:
+        shutil.copytree(text_encoder, folder, dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 0}), encoding="utf-8")
 
 
 def recipe_of(run: Run, options: argparse.Namespace) -> StageRecipe:
@@ -158,7 +176,7 @@ def recipe_of(run: Run, options: argparse.Namespace) -> StageRecipe:
     changes = [
         *SETTINGS,
         f"data.sources=[{{path: {pictures / 'train'}}}]",
-        f"text.encoder={(options.data / 'text_encoder').absolute()}",
+        f"text.encoder={(options.out / TEXT_ENCODER).absolute()}",
         *options.overrides,
         *VARIANTS[run.variant].changes,
         f"training.seed={run.seed}",

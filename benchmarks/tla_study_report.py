@@ -17,20 +17,29 @@ from tla_study_measures import DIRECTIONS, NEIGHBORS, with_interval
 from turingvit_hf.evaluation.statistics import bootstrap_interval
 
 
-COLORS = {"base": "tab:blue", "softmax": "tab:orange", "tla": "tab:green", "no_rescale": "tab:purple"}
-OTHERS = "tab:gray"
+COLORS = {
+    "base": "tab:blue",
+    "softmax": "tab:orange",
+    "tla": "tab:green",
+    "no_gate": "tab:red",
+    "no_norm": "tab:brown",
+    "no_rope": "tab:pink",
+    "projection": "tab:olive",
+    "no_rescale": "tab:purple",
+}
 HITS = (*(f"{way}_R@{k}" for k in (1, 5, 10) for way in DIRECTIONS), NEIGHBORS)
 BOTH = "R@10"
 
 Result = dict[str, Any]
 
 
-def report(folder: Path, names: Sequence[str]) -> None:
+def report(folder: Path, names: Sequence[str], *, trained_on: tuple[int, int]) -> None:
     """Prints the tables, and writes `study.json`, `tla_study.png` and `resolution.png`.
 
     Args:
         folder: of all runs.
         names: the runs, of which some may not be there.
+        trained_on: the longer sides of the pictures of training, in pixels.
     """
     by_tower: dict[str, list[Result]] = {}
     for name in names:
@@ -46,11 +55,11 @@ def report(folder: Path, names: Sequence[str]) -> None:
         "milliseconds": timing,
     } | common(by_tower)
     (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    console = Console(width=150)
+    console = Console(width=180)
     for table in (as_table(summary), as_sides(summary)):
         console.print(table)
     draw_study(folder / "tla_study.png", by_tower, summary)
-    draw_sides(folder / "resolution.png", summary)
+    draw_sides(folder / "resolution.png", summary, trained_on=trained_on)
     print(f"wrote {folder / 'study.json'}, {folder / 'tla_study.png'} and {folder / 'resolution.png'}")
 
 
@@ -138,7 +147,7 @@ def as_table(summary: Mapping[str, Any]) -> Table:
     forms = list(summary["milliseconds"])
     titles = ("tower", "rate", "seeds", "parameters", "SigLIP", *names, "R@10 - base", "k-NN - base", *forms)
     title = f"{summary['held_out']} held-out pictures, chance {summary['chance']}"
-    table = Table(*titles, title=title)
+    table = Table(*titles, title=title, padding=0)
     for tower, values in summary["towers"].items():
         differences = [values[name]["minus_base"] for name in (names[-2], NEIGHBORS)]
         table.add_row(
@@ -174,8 +183,7 @@ def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Ma
     compared = [tower for tower in by_tower if "-" not in tower]
     for tower in compared:
         steps, losses = mean_curve(by_tower[tower])
-        emphasis = {"color": COLORS.get(tower), "linewidth": 1.8} if tower in COLORS else {"linewidth": 1}
-        curves.plot(steps, losses, label=summary["towers"][tower]["label"], **emphasis)
+        curves.plot(steps, losses, color=COLORS[tower], linewidth=1.2, label=summary["towers"][tower]["label"])
     curves.set(title="SigLIP loss of training", xlabel="step")
     curves.legend(frameon=False, fontsize=8)
     titles = {BOTH: "R@10, %", NEIGHBORS: "k-NN, right classes, %", "siglip": "SigLIP loss (less is better)"}
@@ -194,7 +202,7 @@ def draw_bars(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], name:
     """A bar a tower from the top down, with a dot a seed."""
     for row, (tower, values) in enumerate(towers):
         of_seeds = values[name] if name == "siglip" else [100 * value for value in values[name]["seeds"]]
-        axes.barh(row, statistics.fmean(of_seeds), color=COLORS.get(tower, OTHERS), alpha=0.45)
+        axes.barh(row, statistics.fmean(of_seeds), color=COLORS[tower], alpha=0.45)
         axes.plot(of_seeds, [row] * len(of_seeds), "o", color="black", markersize=3)
     axes.set_yticks(range(len(towers)), [values["label"] for _, values in towers])
     axes.invert_yaxis()
@@ -213,7 +221,7 @@ def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
     return list(losses), [statistics.fmean(found) for found in losses.values()]
 
 
-def draw_sides(path: Path, summary: Mapping[str, Any]) -> None:
+def draw_sides(path: Path, summary: Mapping[str, Any], *, trained_on: tuple[int, int]) -> None:
     """R@10 and nearest neighbors over the side of the drawings: a line for the mean, an area for all seeds."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), (BOTH, NEIGHBORS), strict=True):
@@ -224,11 +232,11 @@ def draw_sides(path: Path, summary: Mapping[str, Any]) -> None:
             label = summary["towers"][tower]["label"]
             axes.plot(sides, of_seeds.mean(1), marker="o", markersize=4, color=color, label=label)
             axes.fill_between(sides, of_seeds.min(1), of_seeds.max(1), color=color, alpha=0.15, linewidth=0)
-        axes.axvspan(256, 512, color="black", alpha=0.06, linewidth=0)
+        axes.axvspan(*trained_on, color="black", alpha=0.06, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sides, [str(side) for side in sides])
         axes.minorticks_off()
         axes.set(title=f"{name} of held-out drawings, %", xlabel="longer side in pixels (gray: trained on)")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
