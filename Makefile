@@ -30,7 +30,7 @@ format: .venv/.installed  ## Let ruff rewrite what it can
 docs: .venv/.installed  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-benchmark: .venv/.installed  ## Measure operator, tower, packing and processor on the CPU (about an hour on two cores)
+benchmark: .venv/.installed  ## Measure operator, tower and loader on the CPU (an hour on two cores); see also turingvit benchmark
 	set -e; for script in benchmarks/benchmark_*.py; do $(BIN)/python "$$script"; done
 
 clean:  ## Remove the environment, caches and built files

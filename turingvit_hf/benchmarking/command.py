@@ -143,6 +143,7 @@ def preprocessing(
 )
 def training(
     layers: Annotated[int, typer.Option(min=1, help="Of the tower; 18 is TuringViT-18L.")] = 18,
+    width: Annotated[int, typer.Option(min=64, help="Of the tower, in heads of 64.")] = 1280,
     images: Annotated[int, typer.Option(min=1, help="In a step.")] = 8,
     tokens: Annotated[int, typer.Option(min=1, help="Patches in a step, which the images share.")] = 4096,
     dtype: Annotated[str, DTYPE] = "float32",
@@ -159,6 +160,7 @@ def training(
 
         options = TrainingStepOptions(
             layers=layers,
+            width=width,
             images=images,
             tokens=tokens,
             dtype=dtype,

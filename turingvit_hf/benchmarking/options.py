@@ -78,12 +78,14 @@ class TrainingStepOptions(RunOptions):
 
     Attributes:
         layers: of the tower; 18 is TuringViT-18L.
+        width: of the tower, in heads of 64; the MLP is four times as wide inside.
         dtype: one of DTYPES, or its short name.
         images: in a step.
         tokens: patches in a step, which the images share.
     """
 
     layers: int = 18
+    width: int = 1280
     dtype: str = "float32"
     images: int = 8
     tokens: int = 4096
