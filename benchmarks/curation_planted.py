@@ -45,7 +45,7 @@ def decide_all(truth: list[Planted], rows: list[dict], thresholds: Thresholds) -
         names,
     )
     pictures = PictureHashes(
-        names, *([row[name] for row in rows] for name in ("sha256", "phash", "dhash", "color_grid"))
+        names, *([row[name] for row in rows] for name in ("sha256", "phash", "dhash", "color_grid", "thumbnail"))
     )
     alive = [row for row in order if drops[row] is None]
     duplicates = find_duplicates(pictures, alive, thresholds.duplicates)

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -84,3 +84,17 @@ def _vector(value: bytes) -> np.ndarray:
     seed = int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "big")
     vector = np.random.default_rng(seed).normal(size=WIDTH)
     return (vector / np.linalg.norm(vector)).astype(np.float16)
+
+
+class Refusing:
+    """A verifier that finds nothing grounded."""
+
+    name = model = "refusing"
+    revision = None
+    parameters: ClassVar[dict[str, Any]] = {}
+
+    def answer(self, questions: Sequence[Question], done: Callable[[int, Answer], None]) -> None:
+        """Answer every question."""
+        for index, _ in enumerate(questions):
+            verdict = '{"grounded": false, "hallucinated_phrases": [], "quality": 1}'
+            done(index, Answer(text=verdict, finish_reason="stop"))

@@ -86,17 +86,34 @@ def test_every_rule_drops_below_or_above_its_threshold_and_not_at_it(rule):
         ),
         (
             {"dup_of": "a", "dup_kind": "semantic", "dup_distance": 0.97},
-            Drop("score", "semantic duplicate", 0.97, 0.95),
+            Drop("score", "semantic duplicate", 0.97),
         ),
         (
-            {"best": None, "candidates": [{}, {}]},
+            {"best": None, "candidates": [{"overall": 0.5}, {"overall": 0.4}]},
             Drop("score", "no candidate caption is left", "of 2 candidates"),
         ),
+        (
+            {"best": None, "candidates": [{"verdict": {"grounded": False}}, {}]},
+            Drop("verify", "no candidate caption is left", "of 2 candidates"),
+        ),
+        ({"best": None, "candidates": [{}]}, Drop("caption", "no candidate caption is left", "of 1 candidates")),
+        ({"candidates": []}, Drop("caption", "no caption")),
+        ({"candidates": None}, Drop("caption", "no caption")),
     ],
     ids=lambda value: value.reason if isinstance(value, Drop) else "",
 )
 def test_what_is_no_plain_comparison(values, drop):
     assert decide(GOOD | values, Thresholds()) == drop
+
+
+@pytest.mark.parametrize("fault", [{"error": "500"}, {"errors": {"caption": "500"}}])
+def test_a_row_that_waits_for_another_try_is_not_dropped_for_want_of_a_caption(fault):
+    assert decide(GOOD | {"candidates": [], "best": None} | fault, Thresholds()) is None
+
+
+def test_rows_need_a_caption_only_where_captions_are_made():
+    assert decide(GOOD, Thresholds()) is None
+    assert decide(GOOD | {"candidates": [{}]}, Thresholds()) is None, "which one is best is not known yet"
 
 
 def test_soft_pictures_with_few_edges_and_many_grays_are_kept():

@@ -12,7 +12,6 @@ from turingvit_hf.curation.deduplication import (
     Duplicate,
     PictureHashes,
     find_duplicates,
-    find_semantic_duplicates,
     preference,
 )
 
@@ -120,6 +119,18 @@ def test_equal_hashes_of_different_files_are_near_duplicates_of_one_that_stays()
     assert find_duplicates(pictures, [2, 0, 1], THRESHOLDS, near=False) == [None] * 3
 
 
+def test_a_copy_of_a_file_that_is_a_near_duplicate_itself_names_the_row_that_stays():
+    """Twice the same file, its hash next to that of a larger picture, and a known picture beside another file."""
+    pictures = few(sha256=["a", "b", "b"], phash=["0" * 16, "0" * 15 + "1", "0" * 15 + "1"])
+    assert find_duplicates(pictures, [0, 1, 2], THRESHOLDS) == [
+        None,
+        Duplicate("id0", "near", 1),
+        Duplicate("id0", "near", 1),
+    ]
+    known = PictureHashes(["old"], [None], ["0" * 16])
+    assert find_duplicates(pictures, [1, 2], THRESHOLDS, known=known)[2] == Duplicate("old", "known", 1)
+
+
 def test_a_hash_of_gradients_or_colors_that_differs_saves_a_picture():
     same = ["0" * 16] * 3
     assert find_duplicates(few(phash=same, dhash=["0" * 16, "f" * 16, "0" * 16]), [0, 1, 2], THRESHOLDS) == [
@@ -133,6 +144,35 @@ def test_a_hash_of_gradients_or_colors_that_differs_saves_a_picture():
         None,
         Duplicate("id1", "near", 0),
     ]
+
+
+def thumbnail(seed, contrast=60.0, noise=0.0):
+    generator = np.random.default_rng(seed)
+    pixels = 128 + contrast * generator.uniform(-1, 1, 256) + noise * np.random.default_rng(99).normal(size=256)
+    return np.clip(pixels, 0, 255).round().astype(np.uint8).tobytes().hex()
+
+
+@pytest.mark.parametrize("block", [1, 1024])
+@pytest.mark.parametrize(
+    ("thumbnails", "is_copy"),
+    [
+        ((thumbnail(0), thumbnail(0, noise=2)), True),
+        ((thumbnail(0), thumbnail(1)), False),
+        ((thumbnail(0), thumbnail(0, noise=20)), False),
+        ((thumbnail(0), None), False),
+        # of flat pictures nothing but rounding correlates
+        ((thumbnail(0, contrast=1), thumbnail(0, contrast=1)), False),
+    ],
+    ids=["copy", "another", "noisy", "unknown", "flat"],
+)
+def test_pixels_tell_copies_in_which_a_phash_is_noise(monkeypatch, block, thumbnails, is_copy):
+    monkeypatch.setattr(module, "BLOCK", block)
+    pair = {"phash": ["0" * 16, "0" * 8 + "f" * 8], "thumbnail": list(thumbnails)}
+    expected = Duplicate("id0", "near", 32) if is_copy else None
+    assert find_duplicates(few(2, **pair), [0, 1], THRESHOLDS) == [None, expected]
+    red = ["ff0000" + "80" * 45, "80" * 48]
+    assert find_duplicates(few(2, color_grid=red, **pair), [0, 1], THRESHOLDS) == [None, None]
+    assert find_duplicates(few(2, dhash=["0" * 16, "f" * 16], **pair), [0, 1], THRESHOLDS) == [None, None]
 
 
 def test_rows_without_hashes_or_out_of_the_order_take_no_part():
@@ -155,29 +195,5 @@ def test_preference_is_size_then_sharpness_then_name():
     assert preference([1, 9, 9, 9], [5, 1, 2, 2], ["a", "b", "d", "c"]).tolist() == [3, 2, 1, 0]
 
 
-@pytest.mark.parametrize(("cluster_size", "block"), [(10_000, 1024), (10_000, 3), (40, 7)])
-def test_semantic_duplicates(monkeypatch, cluster_size, block):
-    monkeypatch.setattr(module, "CLUSTER_SIZE", cluster_size)
-    monkeypatch.setattr(module, "BLOCK", block)
-    generator = np.random.default_rng(0)
-    scenes = generator.normal(size=(40, 32))
-    rows = np.repeat(np.arange(40), 3)
-    vectors = scenes[rows] + 0.02 * generator.normal(size=(120, 32))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    overall = generator.random(120)
-    ids = [f"id{row:03d}" for row in range(120)]
-    found = find_semantic_duplicates(vectors, overall, ids, THRESHOLDS)
-    for row, duplicate in enumerate(found):
-        best = max(range(row // 3 * 3, row // 3 * 3 + 3), key=lambda other: overall[other])
-        if row == best:
-            assert duplicate is None
-        else:
-            assert duplicate is not None
-            assert (duplicate.of, duplicate.kind) == (ids[best], "semantic")
-            assert THRESHOLDS.semantic_similarity <= duplicate.distance <= 1
-    assert find_semantic_duplicates(vectors, overall, ids, THRESHOLDS) == found
-
-
 def test_no_rows_have_no_duplicates():
     assert find_duplicates(few(0), [], THRESHOLDS) == []
-    assert find_semantic_duplicates(np.zeros((0, 4), np.float16), [], [], THRESHOLDS) == []

@@ -47,10 +47,18 @@ def cases(finished):
         "grounded": {"captions": {"require_grounded": False, "min_verdict": None}},
         "both": {"captions": {"min_verdict": 4}, "score": {"top_fraction": 0.6}},
         "recall": {"grounding": {"min_recall": 0.1}},
+        "semantic": {"duplicates": {"semantic_similarity": 0.5}},
+        "semantic and verdict": {"duplicates": {"semantic_similarity": 0.5}, "captions": {"min_verdict": 5}},
+        "semantic and alignment": {"duplicates": {"semantic_similarity": 0.3}, "score": {"min_alignment": 0.1}},
     }
 
 
-@pytest.mark.parametrize("name", ["overall", "fraction", "alignment", "verdict", "grounded", "both", "recall"])
+SEMANTIC = ["semantic", "semantic and verdict", "semantic and alignment"]
+
+
+@pytest.mark.parametrize(
+    "name", ["overall", "fraction", "alignment", "verdict", "grounded", "both", "recall", *SEMANTIC]
+)
 def test_tuning_equals_a_run_of_its_own(finished, tmp_path, name):
     thresholds = cases(finished)[name]
     values = {f"{section}.{key}": value for section, entry in thresholds.items() for key, value in entry.items()}
@@ -73,6 +81,12 @@ def test_tuning_equals_a_run_of_its_own(finished, tmp_path, name):
     )
     assert result.unmeasured == result.freed == 0
     assert before != after
+    assert ("score", "semantic duplicate") in found or name not in SEMANTIC
+    if name in SEMANTIC:
+        asked = thresholds["duplicates"]["semantic_similarity"]
+        counts = [result.semantic[similarity] for similarity in sorted(result.semantic)]
+        assert result.semantic[asked] >= result.reasons["score", "semantic duplicate"][1]
+        assert counts == sorted(counts, reverse=True)
 
 
 def test_quality_equals_a_run_where_no_duplicate_is_freed(finished, tmp_path):

@@ -133,24 +133,28 @@ class MeasureConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DeduplicateConfig:
-    """Duplicates, of which the best is kept.
+    """Duplicates, of which one is kept: the largest picture, then the sharpest. It takes over its copies' captions.
 
     Attributes:
         exact: by the hash of the file.
         near: by perceptual hashes; how near is `thresholds`' to say.
         against: run folders, or parquet files with the columns `sha256` and `phash`, whose pictures are to be left
             out: earlier runs, evaluation sets.
+        max_copied_captions: different captions of its copies that become candidates of the row that is kept; 0: none.
     """
 
     enabled: Switch = True
     exact: Switch = True
     near: Switch = True
     against: tuple[str, ...] = ()
+    max_copied_captions: int = Field(16, ge=0)
 
 
 @dataclass(frozen=True, config=STRICT)
 class CaptionConfig:
     """Candidate captions: those of the rows, and those of captioners, if there are any.
+
+    Switched off, rows need none: what comes out are images alone. Switched on, rows that end without one are dropped.
 
     Attributes:
         captioners: models that write captions, such as `{kind: endpoint, model: Qwen/Qwen3-VL-8B-Instruct, base_url:
@@ -219,7 +223,8 @@ class ScoreConfig:
         text_quality: `"affine"`: fixed ends of the entropy; `"minmax"`: percentiles of this run.
         scale: factor on alignment and ambiguity, 1 or CLIPScore's 2.5.
         text_weight, relevance_weight: of the overall score.
-        semantic: whether pictures with nearly the same embedding are duplicates.
+        semantic: whether pictures with nearly the same embedding are duplicates, as soon as
+            `thresholds.duplicates.semantic_similarity` says how near that is.
     """
 
     enabled: Switch = True
@@ -299,6 +304,8 @@ class CurationConfig:
             raise ValueError(f"cut.min_seconds={self.cut.min_seconds} is above cut.max_seconds={self.cut.max_seconds}")
         if self.is_of_videos and self.ground.enabled:
             raise ValueError("ground.enabled is for images: clips have no one picture in which phrases are found")
+        if self.score.enabled and not self.caption.enabled:
+            raise ValueError("score.enabled needs caption.enabled: scores are of captions; switch off both for images")
         if self.score.enabled and not self.embed.enabled:
             raise ValueError("score.enabled needs embed.enabled: scores are made of embeddings")
         return self

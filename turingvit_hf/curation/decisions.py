@@ -75,13 +75,14 @@ class DuplicateThresholds:
         color_distance: largest difference of a color, of 255, in any of 4 x 4 fields. Both hashes see gray alone, and
             without this a green button would be a copy of a red one.
         semantic_similarity: cosine of two image embeddings from which pictures are semantic duplicates (1 - epsilon
-            of SemDeDup).
+            of SemDeDup). None: there are none. The same cosine means another thing to each scorer, so that no number
+            is right for all: `tune` shows what one would drop.
     """
 
     phash_distance: int = Field(10, ge=0, le=31)
     dhash_distance: int = Field(8, ge=0, le=31)
     color_distance: int = Field(12, ge=0, le=255)
-    semantic_similarity: float = Field(0.95, gt=0.0, le=1.0)
+    semantic_similarity: float | None = Field(None, gt=0.0, le=1.0)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -232,8 +233,9 @@ def decide(values: Mapping[str, Any], thresholds: Thresholds) -> Drop | None:
 
     Args:
         values: all stored values of a row so far. Numbers are read under the names in `RULES`; further `fault` and
-            `fault_detail` (its media is broken for good), `opt_out`, `dup_of` with `dup_kind` and `dup_distance`, and
-            `best`, the index of its best candidate, None if it has none.
+            `fault_detail` (its media is broken for good), `opt_out`, `dup_of` with `dup_kind` and `dup_distance`,
+            `candidates`, and `best`, the index of the best one, None if none may be chosen. `error` or `errors`: a
+            row that waits for another try is not dropped for want of a caption.
         thresholds: what they are held against.
     """
     if values.get("fault"):
@@ -297,6 +299,15 @@ def _duplicate(values: Mapping[str, Any], thresholds: Thresholds) -> Drop | None
 
 
 def _without_candidate(values: Mapping[str, Any]) -> Drop | None:
-    if "best" not in values or values["best"] is not None:
+    """Rows without a caption are no pairs; where none are wanted there is no stage that makes candidates."""
+    if "candidates" not in values or values.get("error") or values.get("errors"):
         return None
-    return Drop("score", "no candidate caption is left", f"of {len(values.get('candidates') or ())} candidates")
+    candidates = values["candidates"] or ()
+    if not candidates:
+        return Drop("caption", "no caption")
+    if values.get("best", 0) is not None:
+        return None
+    is_scored = any(candidate.get("overall") is not None for candidate in candidates)
+    is_verified = any(candidate.get("verdict") is not None for candidate in candidates)
+    stage = "score" if is_scored else "verify" if is_verified else "caption"
+    return Drop(stage, "no candidate caption is left", f"of {len(candidates)} candidates")

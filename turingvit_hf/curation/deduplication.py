@@ -19,9 +19,13 @@ from turingvit_hf.curation.optional import require
 HASH_BITS = 64
 # rows compared with those that were kept, and then with each other, at a time
 BLOCK = 1024
-# SemDeDup compares within clusters; a cluster of so many is compared in a second
-CLUSTER_SIZE = 10_000
-KMEANS_ITERATIONS = 20
+# Half of a pHash's bits are signs of nothing in a symmetric picture: its copies differ in up to 31 of them. So a pair
+# whose dHashes agree is looked at as well, and is one where the pixels of its thumbnails correlate so far, which those
+# of copies do to 0.999, and vary at all, by this standard deviation of 255.
+LEAST_CORRELATION = 0.99
+LEAST_DEVIATION = 2.0
+# kept pictures of the nearest dHashes that are looked at; flat drawings have the dHash 0 in thousands
+MOST_OF_DHASH = 64
 
 Kind = Literal["exact", "near", "semantic", "known"]
 
@@ -50,6 +54,7 @@ class PictureHashes:
         phash: 16 hex digits.
         dhash: 16 hex digits; empty where a list of known pictures has none, and then not held against them.
         color_grid: 96 hex digits; likewise.
+        thumbnail: 512 hex digits, 16 x 16 gray pixels; a picture without is told by its hashes alone.
     """
 
     sample_ids: Sequence[str]
@@ -57,9 +62,10 @@ class PictureHashes:
     phash: Sequence[str | None]
     dhash: Sequence[str | None] = field(default_factory=list)
     color_grid: Sequence[str | None] = field(default_factory=list)
+    thumbnail: Sequence[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("sha256", "phash", "dhash", "color_grid"):
+        for name in ("sha256", "phash", "dhash", "color_grid", "thumbnail"):
             column = getattr(self, name)
             if len(column) != len(self.sample_ids) and (column or name in ("sha256", "phash")):
                 raise ValueError(f"{len(column)} values of {name} for {len(self.sample_ids)} sample ids")
@@ -107,61 +113,20 @@ def find_duplicates(
     if near:
         rows = [int(row) for row in order if found[row] is None and pictures.phash[row]]
         _find_near(pictures, rows, thresholds, known, found)
-    return found
-
-
-def find_semantic_duplicates(
-    embeddings: np.ndarray,
-    overall: Sequence[float],
-    sample_ids: Sequence[str],
-    thresholds: DuplicateThresholds,
-    *,
-    seed: int = 0,
-) -> list[Duplicate | None]:
-    """Return for each image what it is a semantic duplicate of, None for those that are kept.
-
-    SemDeDup (Abbas et al., arXiv 2303.09540): images are clustered, and compared within their cluster only, so that a
-    pair on both sides of a border is missed. Up to 10,000 images are one cluster, and none is missed.
-
-    Args:
-        embeddings: (N, E), of length 1.
-        overall: score of each image's best caption; of duplicates the best is kept.
-        sample_ids: tell equal scores apart.
-        thresholds: `semantic_similarity` is the least cosine of duplicates.
-        seed: of the clustering.
-
-    Raises:
-        InputError: faiss is not installed.
-    """
-    found: list[Duplicate | None] = [None] * len(sample_ids)
-    order = np.lexsort((np.asarray(sample_ids), -np.asarray(overall, float)))
-    for members in _clusters(embeddings, order, seed):
-        kept = np.zeros(0, np.int64)
-        for start in range(0, len(members), BLOCK):
-            block = members[start : start + BLOCK]
-            candidates = np.concatenate([kept, block])
-            cosines = _unit(embeddings[block]) @ _unit(embeddings[candidates]).T
-            is_kept = np.r_[np.ones(len(kept), bool), np.zeros(len(block), bool)]
-            for place, row in enumerate(block):
-                near = np.flatnonzero(is_kept & (cosines[place] >= thresholds.semantic_similarity))
-                if len(near):
-                    nearest = near[np.argmax(cosines[place, near])]
-                    of = sample_ids[int(candidates[nearest])]
-                    found[int(row)] = Duplicate(of, "semantic", min(1.0, float(cosines[place, nearest])))
-                else:
-                    is_kept[len(kept) + place] = True
-            kept = candidates[is_kept]
+        _follow(pictures, rows, found)
     return found
 
 
 class _Signatures(NamedTuple):
-    """Hashes as bytes: (n, 8), (n, 8), (n, 48), and whether the last two are there, (n,) each."""
+    """Hashes as bytes: (n, 8), (n, 8), (n, 48), (n, 256), and whether the last three are there, (n,) each."""
 
     phash: np.ndarray
     dhash: np.ndarray
     colors: np.ndarray
+    pixels: np.ndarray
     has_dhash: np.ndarray
     has_colors: np.ndarray
+    has_pixels: np.ndarray
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "_Signatures":
         return _Signatures(*(column[np.asarray(rows, np.int64)] for column in self))
@@ -181,18 +146,19 @@ def _find_near(
     faiss = require("faiss")
     owners: list[tuple[str, Kind]] = []
     kept = _signatures(pictures, [])
-    index = faiss.IndexBinaryFlat(HASH_BITS)
+    index, by_dhash = faiss.IndexBinaryFlat(HASH_BITS), faiss.IndexBinaryFlat(HASH_BITS)
     if known is not None:
         of_known = [row for row, value in enumerate(known.phash) if value]
         owners = [(known.sample_ids[row], "known") for row in of_known]
         kept = _signatures(known, of_known)
         index.add(kept.phash)
+        by_dhash.add(kept.dhash)
     # pictures that all hash alike, blank pages for example, would make a pair of any two
     representatives: dict[tuple[str | None, ...], int] = {}
     for row in rows:
         signature = (
             pictures.phash[row],
-            *(column[row] if column else None for column in (pictures.dhash, pictures.color_grid)),
+            *(column[row] if column else None for column in (pictures.dhash, pictures.color_grid, pictures.thumbnail)),
         )
         first = representatives.setdefault(signature, row)
         if first != row:
@@ -202,7 +168,7 @@ def _find_near(
         block = different[start : start + BLOCK]
         signatures = _signatures(pictures, block)
         new: list[int] = []
-        for place, match in enumerate(_nearest_kept(index, kept, signatures, thresholds)):
+        for place, match in enumerate(_nearest_kept((index, by_dhash), kept, signatures, thresholds)):
             owner = owners[match[0]] if match is not None else None
             if match is None and (match := _nearest_new(signatures, new, place, thresholds)) is not None:
                 owner = pictures.sample_ids[block[match[0]]], "near"
@@ -211,55 +177,73 @@ def _find_near(
             else:
                 found[block[place]] = Duplicate(owner[0], owner[1], match[1])
         index.add(signatures.take(new).phash)
+        by_dhash.add(signatures.take(new).dhash)
         kept = kept.joined(signatures.take(new))
         owners.extend((pictures.sample_ids[block[place]], "near") for place in new)
-    _follow(pictures, representatives, found)
 
 
-def _follow(
-    pictures: PictureHashes, representatives: dict[tuple[str | None, ...], int], found: list[Duplicate | None]
-) -> None:
-    """Where the first of equal signatures turned out a duplicate, the others are so of the same row."""
-    moved = {pictures.sample_ids[row]: found[row] for row in representatives.values() if found[row] is not None}
-    for row, duplicate in enumerate(found):
-        if duplicate is not None and duplicate.kind == "near" and duplicate.of in moved:
-            found[row] = moved[duplicate.of]
+def _follow(pictures: PictureHashes, rows: Sequence[int], found: list[Duplicate | None]) -> None:
+    """Where the first of equal files or of equal signatures turned out a near duplicate, the others are so of the
+    row that it is one of."""
+    moved = {pictures.sample_ids[row]: found[row] for row in rows if found[row] is not None}
+    for _ in range(2):  # a file's first may be the equal of another, which is a near duplicate of a third
+        for row, duplicate in enumerate(found):
+            if duplicate is not None and duplicate.kind != "known" and duplicate.of in moved:
+                found[row] = moved[duplicate.of]
 
 
 def _nearest_kept(
-    index: Any, kept: _Signatures, queries: _Signatures, thresholds: DuplicateThresholds
+    indexes: tuple[Any, Any], kept: _Signatures, queries: _Signatures, thresholds: DuplicateThresholds
 ) -> Iterator[tuple[int, int] | None]:
     """For each query the nearest kept picture within all thresholds, the first of equal ones, and its distance."""
     # faiss' radius is exclusive, and an empty index is searched in vain
-    limits, distances, labels = index.range_search(queries.phash, thresholds.phash_distance + 1)
+    limits, _, labels = indexes[0].range_search(queries.phash, thresholds.phash_distance + 1)
+    _, by_dhash = indexes[1].search(queries.dhash, MOST_OF_DHASH)
     for place in range(len(queries.phash)):
-        hits = slice(int(limits[place]), int(limits[place + 1]))
-        near = labels[hits]
-        is_alike = _confirmed(queries, place, kept.take(near), thresholds)
-        pairs = zip(distances[hits][is_alike].tolist(), near[is_alike].tolist(), strict=True)
-        distance, row = min(pairs, default=(0, None))
-        yield None if row is None else (row, int(distance))
+        # of a label that is missing faiss says -1
+        found = [labels[int(limits[place]) : int(limits[place + 1])], by_dhash[place][by_dhash[place] >= 0]]
+        yield _nearest(queries, place, kept, np.unique(np.concatenate(found)), thresholds)
 
 
 def _nearest_new(
     signatures: _Signatures, new: list[int], place: int, thresholds: DuplicateThresholds
 ) -> tuple[int, int] | None:
     """The same among the pictures of a block that are kept so far."""
-    others = signatures.take(new)
-    distances = _differing_bits(others.phash, signatures.phash[place])
-    allowed = (distances <= thresholds.phash_distance) & _confirmed(signatures, place, others, thresholds)
-    distance, number = min(
-        zip(distances[allowed].tolist(), np.flatnonzero(allowed).tolist(), strict=True), default=(0, None)
-    )
-    return None if number is None else (new[number], int(distance))
+    return _nearest(signatures, place, signatures, np.array(new, np.int64), thresholds)
 
 
-def _confirmed(queries: _Signatures, place: int, others: _Signatures, thresholds: DuplicateThresholds) -> np.ndarray:
+def _nearest(
+    queries: _Signatures, place: int, kept: _Signatures, numbers: np.ndarray, thresholds: DuplicateThresholds
+) -> tuple[int, int] | None:
+    """Of the kept pictures of these numbers, ascending, the nearest that is alike, with its pHash's distance."""
+    others = kept.take(numbers)
+    distances = _differing_bits(others.phash, queries.phash[place])
+    is_alike = _agrees(queries, place, others, thresholds)
+    by_pixels = np.flatnonzero(is_alike & (distances > thresholds.phash_distance))
+    is_alike[by_pixels] = _correlates(queries, place, others.take(by_pixels))
+    pairs = zip(distances[is_alike].tolist(), numbers[is_alike].tolist(), strict=True)
+    distance, number = min(pairs, default=(0, None))
+    return None if number is None else (number, distance)
+
+
+def _agrees(queries: _Signatures, place: int, others: _Signatures, thresholds: DuplicateThresholds) -> np.ndarray:
     """Whether dHashes and colors of others agree with a query's, as far as both have them."""
     bits = _differing_bits(others.dhash, queries.dhash[place])
     difference = np.abs(others.colors.astype(np.int16) - queries.colors[place].astype(np.int16)).max(1, initial=0)
     is_alike = (bits <= thresholds.dhash_distance) | ~(others.has_dhash & queries.has_dhash[place])
     return is_alike & ((difference <= thresholds.color_distance) | ~(others.has_colors & queries.has_colors[place]))
+
+
+def _correlates(queries: _Signatures, place: int, others: _Signatures) -> np.ndarray:
+    """Whether others have a dHash, colors and pixels, and these correlate with a query's."""
+    pixels = np.concatenate([queries.pixels[place : place + 1], others.pixels]).astype(np.float32)
+    pixels -= pixels.mean(1, keepdims=True)
+    deviations = pixels.std(1)
+    pixels /= np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
+    is_known = others.has_dhash & others.has_colors & others.has_pixels
+    is_known &= queries.has_dhash[place] & queries.has_colors[place] & queries.has_pixels[place]
+    is_rich = (deviations[1:] >= LEAST_DEVIATION) & (deviations[0] >= LEAST_DEVIATION)
+    return is_known & is_rich & (pixels[1:] @ pixels[0] >= LEAST_CORRELATION)
 
 
 def _differing_bits(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -268,43 +252,14 @@ def _differing_bits(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _signatures(pictures: PictureHashes, rows: Sequence[int]) -> _Signatures:
     columns = []
-    for column, width in ((pictures.phash, 8), (pictures.dhash, 8), (pictures.color_grid, 48)):
+    for column, width in (
+        (pictures.phash, 8),
+        (pictures.dhash, 8),
+        (pictures.color_grid, 48),
+        (pictures.thumbnail, 256),
+    ):
         values = [(column[row] if column else None) or "" for row in rows]
         joined = "".join(value or "00" * width for value in values)
         packed = np.frombuffer(bytes.fromhex(joined), np.uint8).reshape(len(rows), width)
         columns.append((packed, np.array([bool(value) for value in values], bool)))
-    (phash, _), (dhash, has_dhash), (colors, has_colors) = columns
-    return _Signatures(phash, dhash, colors, has_dhash, has_colors)
-
-
-def _clusters(embeddings: np.ndarray, order: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Row numbers of each cluster, in the order that was given."""
-    number = -(-len(order) // CLUSTER_SIZE)
-    if number <= 1:
-        yield order
-        return
-    faiss = require("faiss")
-    kmeans = faiss.Kmeans(embeddings.shape[1], number, niter=KMEANS_ITERATIONS, seed=seed, spherical=True)
-    # by row order and not by score, so that a changed score does not move the borders
-    kmeans.train(_unit(embeddings[_sample(len(order), seed)]))
-    assigned = np.concatenate(
-        [
-            kmeans.index.search(_unit(embeddings[start : start + 65_536]), 1)[1][:, 0]
-            for start in range(0, len(embeddings), 65_536)
-        ]
-    )[order]
-    for cluster in range(number):
-        yield order[assigned == cluster]
-
-
-def _sample(number: int, seed: int) -> np.ndarray:
-    """At most 100,000 row numbers, ascending: centers need no more."""
-    if number <= 100_000:
-        return np.arange(number)
-    return np.sort(np.random.default_rng(seed).choice(number, 100_000, replace=False))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """As float32 of length 1, which 16 bits hold to three digits only."""
-    values = np.asarray(vectors, np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return _Signatures(*(packed for packed, _ in columns), *(is_there for _, is_there in columns[1:]))

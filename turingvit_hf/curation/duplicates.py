@@ -1,26 +1,29 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The stage `deduplicate`: over the whole table, from stored hashes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from turingvit_hf.curation.deduplication import Duplicate, PictureHashes, find_duplicates, preference
-from turingvit_hf.curation.stages import STAGES
+from turingvit_hf.curation.stages import STAGES, enabled_stages
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.stored import live_rows
+from turingvit_hf.curation.tables import read_rows
 from turingvit_hf.errors import InputError
 
 
-HASHES = ("sha256", "phash", "dhash", "color_grid")
+HASHES = ("sha256", "phash", "dhash", "color_grid", "thumbnail")
 
 
 def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict[str, Any]]:
     """Return the rows of each shard with `dup_of`, `dup_kind` and `dup_distance`, and how many pictures were known.
 
-    Of duplicates the largest picture is kept, then the sharpest, then the first by sample id.
+    Of duplicates the largest picture is kept, then the sharpest, then the first by sample id: no model has seen them
+    yet, and none shall be asked about every copy. What is better said of a copy is not lost: rows that are kept have
+    their copies' captions in `copied_captions`.
 
     Raises:
         InputError: what `deduplicate.against` names cannot be read.
@@ -41,21 +44,24 @@ def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict
             sharpness.append(row.get("smooth_laplacian") or 0.0)
     section = run.config.deduplicate
     known = _known(section.against)
+    order = preference(pixels, sharpness, ids)
     found = find_duplicates(
         PictureHashes(ids, **columns),
-        preference(pixels, sharpness, ids),
+        order,
         run.config.thresholds.duplicates,
         exact=section.exact,
         near=section.near,
         known=known,
     )
+    copies = [(ids[row], duplicate.of) for row in order if (duplicate := found[row]) and duplicate.kind != "known"]
+    copied = _copied_captions(run, copies, section.max_copied_captions)
 
     def rows_of_shards() -> Iterator[list[dict[str, Any]]]:
         start = 0
         for count in counts:
             stretch = slice(start, start + count)
             yield [
-                {"sample_id": sample_id} | duplicate_columns(duplicate)
+                {"sample_id": sample_id, "copied_captions": copied.get(sample_id)} | duplicate_columns(duplicate)
                 for sample_id, duplicate in zip(ids[stretch], found[stretch], strict=True)
             ]
             start += count
@@ -68,6 +74,39 @@ def duplicate_columns(duplicate: Duplicate | None) -> dict[str, Any]:
     if duplicate is None:
         return {"dup_of": None, "dup_kind": None, "dup_distance": None}
     return {"dup_of": duplicate.of, "dup_kind": duplicate.kind, "dup_distance": float(duplicate.distance)}
+
+
+def _copied_captions(run: RunFolder, copies: Sequence[tuple[str, str]], most: int) -> dict[str, list[dict[str, str]]]:
+    """The different captions of each kept row's copies, with the id of the copy that each was first seen at.
+
+    Args:
+        run: the run.
+        copies: (id of a copy, id of the row that is kept), the copy that comes first first.
+        most: captions that a kept row takes over.
+    """
+    wanted = {copy for copy, _ in copies}
+    first = enabled_stages(run.config)[0].name
+    captions: dict[str, list[str]] = {}
+    kept: dict[str, list[str]] = {}
+    survivors = {survivor for _, survivor in copies}
+    # only of those, and only these columns: captions of all rows would not fit into memory
+    for shard in run.shards if wanted and most else ():
+        for row in read_rows(run.shard_file(shard.number, f"{first}.parquet"), ["sample_id", "raw_captions"]):
+            if row["sample_id"] in wanted:
+                captions[row["sample_id"]] = row["raw_captions"] or []
+            elif row["sample_id"] in survivors:
+                kept[row["sample_id"]] = row["raw_captions"] or []
+    found: dict[str, dict[str, str]] = {}
+    for copy, survivor in copies:
+        of_survivor = found.setdefault(survivor, {})
+        for text in captions.get(copy, ()):
+            if text not in kept.get(survivor, ()) and len(of_survivor) < most:
+                of_survivor.setdefault(text, copy)
+    return {
+        survivor: [{"text": text, "sample_id": copy} for text, copy in texts.items()]
+        for survivor, texts in found.items()
+        if texts
+    }
 
 
 def _known(places: tuple[str, ...]) -> PictureHashes | None:

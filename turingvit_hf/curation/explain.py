@@ -14,7 +14,7 @@ from turingvit_hf.curation.decisions import RULES, Thresholds
 from turingvit_hf.curation.optional import require
 from turingvit_hf.curation.report.page import describe_drop
 from turingvit_hf.curation.report.pictures import draw_boxes, read_pictures
-from turingvit_hf.curation.report.summary import Judged, best_of, judge_row
+from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.tables import written_file
 from turingvit_hf.errors import InputError
@@ -54,7 +54,7 @@ def explain(path: str | Path, sample_id: str) -> Explanation:
         names = ", ".join(row["sample_id"] for row in found[:5])
         raise InputError(f"{len(found)} samples have an id that begins with {sample_id!r}: {names}")
     thresholds = run.config.thresholds
-    return Explanation(found[0] | {"best": best_of(found[0], thresholds)}, judge_row(found[0], thresholds), thresholds)
+    return Explanation(found[0], judge_row(found[0], thresholds), thresholds)
 
 
 def as_table(explanation: Explanation) -> Group:
@@ -153,7 +153,7 @@ def _draw_candidates(axes: Any, row: Mapping[str, Any]) -> None:
 
 def _author(candidate: Mapping[str, Any]) -> str:
     if candidate.get("origin") == "raw":
-        return "raw"
+        return f"raw, of {candidate['copied_from']}" if candidate.get("copied_from") else "raw"
     return " · ".join(str(part) for part in (candidate.get("captioner"), candidate.get("style")) if part)
 
 

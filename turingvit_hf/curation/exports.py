@@ -42,6 +42,7 @@ LEFT_OUT = (
     "drop_threshold",
     "error_stage",
     "error",
+    "thumbnail",
 )
 PROVENANCE = pa.schema([field for field in SCHEMA if field.name not in LEFT_OUT])
 # in memory at a time while parquet is written
@@ -252,7 +253,8 @@ def _write_tars(source: _Kept, folder: Path, rows_per_file: int) -> int:
             entries = {key: row[key] if row[key] is not None else "" for key in names}
             key = row["sample_id"]
             _add(tar, f"{key}.{extension}", encoded)
-            _add(tar, f"{key}.txt", (row["caption"] or "").encode())
+            if row["caption"] is not None:  # all rows have one, or none is wanted and none has
+                _add(tar, f"{key}.txt", row["caption"].encode())
             _add(tar, f"{key}.json", json.dumps(entries, ensure_ascii=False).encode())
             index.append(row | {"tar": name})
     schema = pa.schema([*PROVENANCE, pa.field("tar", pa.string())])

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from turingvit_hf import __version__
 from turingvit_hf.curation.decisions import Drop, decide
-from turingvit_hf.curation.scoring import best_without_scores
 from turingvit_hf.curation.stages import enabled_stages
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.tables import BOX, table_of, write_tables
@@ -29,7 +28,7 @@ SCHEMA = pa.schema(
         "error_stage": _TEXT,
         "error": _TEXT,
         "attempts": _INTEGER,
-        **dict.fromkeys(("caption", "caption_origin", "captioner", "captioner_revision"), _TEXT),
+        **dict.fromkeys(("caption", "caption_origin", "caption_from", "captioner", "captioner_revision"), _TEXT),
         **dict.fromkeys(("prompt_style", "prompt_hash", "parameters_hash", "verifier"), _TEXT),
         "verdict_quality": _NUMBER,
         "raw_caption": _TEXT,
@@ -43,7 +42,7 @@ SCHEMA = pa.schema(
         "phrases": pa.list_(pa.string()),
         "boxes": pa.list_(BOX),
         "grounding_recall": _NUMBER,
-        **dict.fromkeys(("sha256", "phash", "dhash", "color_grid"), _TEXT),
+        **dict.fromkeys(("sha256", "phash", "dhash", "color_grid", "thumbnail"), _TEXT),
         "width": _INTEGER,
         "height": _INTEGER,
         **dict.fromkeys(("start_ms", "end_ms", "first_frame", "num_frames", "shot"), _INTEGER),
@@ -57,6 +56,7 @@ SCHEMA = pa.schema(
 OF_CANDIDATE = {
     "caption": "text",
     "caption_origin": "origin",
+    "caption_from": "copied_from",
     "captioner": "captioner",
     "captioner_revision": "captioner_revision",
     "prompt_style": "style",
@@ -74,7 +74,7 @@ CANDIDATES = pa.schema(
         "sample_id": _TEXT,
         "candidate": _INTEGER,
         "is_best": pa.bool_(),
-        **dict.fromkeys(("text", "origin", "captioner", "captioner_revision", "style"), _TEXT),
+        **dict.fromkeys(("text", "origin", "copied_from", "captioner", "captioner_revision", "style"), _TEXT),
         **dict.fromkeys(("prompt_hash", "parameters_hash"), _TEXT),
         **dict.fromkeys(("num_words", "seed", "rank"), _INTEGER),
         **dict.fromkeys(("noun_ratio", "entropy", "text_quality", "alignment", "ambiguity", "overall"), _NUMBER),
@@ -141,13 +141,10 @@ def outcome_of(row: Mapping[str, Any], thresholds: Any) -> tuple[str, Drop | Non
     return (ERROR if row["errors"] else KEPT), None
 
 
-def best_candidate(row: Mapping[str, Any], run: RunFolder) -> tuple[int | None, dict[str, Any]]:
+def best_candidate(row: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:
     """Return the number of a row's best candidate and the candidate; None and empty where it has none."""
-    candidates = row.get("candidates") or []
-    if "best" in row:
-        return row["best"], candidates[row["best"]] if row["best"] is not None else {}
-    best = best_without_scores(candidates, run.config.thresholds.captions)
-    return (candidates.index(best), best) if best else (None, {})
+    best = row.get("best")
+    return (None, {}) if best is None else (best, row["candidates"][best])
 
 
 def write_outcomes(run: RunFolder) -> Outcomes:
@@ -170,7 +167,7 @@ def write_outcomes(run: RunFolder) -> Outcomes:
                     raise RuntimeError(
                         f"row {row['sample_id']} is neither dropped nor an error, and stage {last} has nothing of it"
                     )
-                rows.append(_final(row, status, drop, run) | constants)
+                rows.append(_final(row, status, drop) | constants)
             yield table_of(rows, SCHEMA)
 
     write_tables(run.path / "rows.parquet", tables(), SCHEMA)
@@ -184,9 +181,9 @@ def write_outcomes(run: RunFolder) -> Outcomes:
     return outcomes
 
 
-def _final(row: Mapping[str, Any], status: str, drop: Drop | None, run: RunFolder) -> dict[str, Any]:
+def _final(row: Mapping[str, Any], status: str, drop: Drop | None) -> dict[str, Any]:
     values = {name: row.get(name) for name in SCHEMA.names}
-    _, best = best_candidate(row, run)
+    _, best = best_candidate(row)
     values |= {name: best.get(source) for name, source in OF_CANDIDATE.items()}
     values |= {
         "status": status,
@@ -240,7 +237,7 @@ def _candidate_tables(run: RunFolder) -> Iterator[pa.Table]:
     for shard in run.shards:
         rows = []
         for row in run.read_shard(shard.number):
-            chosen, _ = best_candidate(row, run)
+            chosen, _ = best_candidate(row)
             for number, candidate in enumerate(row.get("candidates") or ()):
                 verdict = candidate.get("verdict") or {}
                 rows.append(

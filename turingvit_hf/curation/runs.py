@@ -23,7 +23,10 @@ from turingvit_hf.errors import InputError
 # rows of a stage after which its share of errors is taken to mean something
 ENOUGH_ROWS = 1000
 # what `score` may change: all else would need images or models
-SCORABLE = ("score", "thresholds.score", "thresholds.captions.require_grounded", "thresholds.captions.min_verdict")
+SCORABLE = (
+    *("score", "thresholds.score", "thresholds.duplicates.semantic_similarity"),
+    *("thresholds.captions.require_grounded", "thresholds.captions.min_verdict"),
+)
 
 logger = logging.getLogger(__name__)
 

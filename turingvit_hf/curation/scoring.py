@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from turingvit_hf.curation.ambiguity import Contrast, ContrastBatches, alignment, mean_ambiguity, number_of_jobs
-from turingvit_hf.curation.decisions import CaptionThresholds
-from turingvit_hf.curation.deduplication import find_semantic_duplicates
 from turingvit_hf.curation.duplicates import duplicate_columns
 from turingvit_hf.curation.embedding_table import EmbeddingPart, EmbeddingTable, write_table
 from turingvit_hf.curation.engines import Engine
 from turingvit_hf.curation.selection import better_shares, is_eligible, overall_score, rank_candidates
+from turingvit_hf.curation.semantic import BestScores, semantic_duplicates
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.stored import live_rows, vectors_file
@@ -52,8 +51,8 @@ def score_rows(run: RunFolder, engine: Engine) -> tuple[Iterator[list[dict[str, 
     ambiguities = _ambiguity(table, folder, contrast, engine)
     scale = _entropy_scale(run)
     ranked = _Ranked(run, cosines, ambiguities, scale)
-    best = ranked.best_overall()
-    shares = better_shares(best, table.keys.tolist())
+    best = ranked.best_scores()
+    shares = better_shares([scores.overall for scores in best], table.keys.tolist())
     duplicates = _semantic(run, table, best)
     facts |= {
         "tau": contrast.tau,
@@ -88,16 +87,17 @@ class _Ranked:
         self._scale = scale
         self._starts: list[int] = []
 
-    def best_overall(self) -> list[float | None]:
-        """The overall score of each row's best candidate, None without one."""
-        found: list[float | None] = []
+    def best_scores(self) -> list[BestScores]:
+        """The scores of each row's best candidate."""
+        found: list[BestScores] = []
         place = 0
         for shard in self._run.shards:
             self._starts.append(place)
             for row in live_rows(self._run, STAGES["score"], shard.number):
                 scored = self._scored(row, place)
                 place += len(scored)
-                found.append(_best(scored).get("overall"))
+                best = _best(scored)
+                found.append(BestScores(best.get("overall"), best.get("alignment")))
         return found
 
     def rows_of(self, shard: int) -> list[dict[str, Any]]:
@@ -139,18 +139,6 @@ class _Ranked:
                 "rank": ranks[index],
             }
         return candidates
-
-
-def best_without_scores(candidates: list[dict[str, Any]] | None, limits: CaptionThresholds) -> dict[str, Any]:
-    """Return the candidate that is taken where none has a score, empty where none is eligible: the one with the best
-    verdict; of several a model's before the row's own, then the first."""
-    eligible = [candidate for candidate in candidates or () if is_eligible(candidate, limits)]
-
-    def order(candidate: dict[str, Any]) -> tuple[float, bool]:
-        verdict = candidate.get("verdict") or {}
-        return -(verdict.get("quality") or 0), candidate["origin"] == "raw"
-
-    return min(eligible, key=order, default={})
 
 
 def _best(candidates: list[dict[str, Any]]) -> dict[str, Any]:
@@ -228,16 +216,10 @@ def _entropy_scale(run: RunFolder) -> EntropyScale:
         raise InputError(f"score.text_quality=minmax: {error}") from error
 
 
-def _semantic(run: RunFolder, table: EmbeddingTable, overall: list[float | None]) -> list[dict[str, Any]]:
+def _semantic(run: RunFolder, table: EmbeddingTable, best: list[BestScores]) -> list[dict[str, Any]]:
     """The columns of semantic duplicates, of each row."""
-    if not run.config.score.semantic or not len(table.keys):
-        return [duplicate_columns(None)] * len(table.keys)
     keys = table.keys.tolist()
-    found = find_semantic_duplicates(
-        table.images,
-        [score if score is not None else -np.inf for score in overall],
-        keys,
-        run.config.thresholds.duplicates,
-        seed=run.config.seed,
-    )
+    if not run.config.score.semantic:
+        return [duplicate_columns(None)] * len(keys)
+    found = semantic_duplicates(table.images, best, keys, run.config.thresholds, seed=run.config.seed)
     return [duplicate_columns(duplicate) for duplicate in found]

@@ -69,6 +69,22 @@ def rank_candidates(
     return ranks
 
 
+def best_without_scores(candidates: Sequence[Mapping[str, Any]], thresholds: CaptionThresholds) -> int | None:
+    """Return the number of the candidate that is taken where none has a score, None where none is eligible.
+
+    It is the one with the best verdict; of several a model's before the row's own before a copy's, then the first.
+    """
+
+    def order(number: int) -> tuple[float, bool, bool, int]:
+        candidate = candidates[number]
+        verdict = candidate.get("verdict") or {}
+        is_copied = candidate.get("copied_from") is not None
+        return -(verdict.get("quality") or 0), candidate["origin"] == "raw", is_copied, number
+
+    eligible = (number for number, candidate in enumerate(candidates) if is_eligible(candidate, thresholds))
+    return min(eligible, key=order, default=None)
+
+
 def better_shares(overall: Sequence[float | None], sample_ids: Sequence[str]) -> list[float | None]:
     """Return, for each image, the share of scored images that are before it; None for those without a score.
 

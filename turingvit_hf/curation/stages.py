@@ -11,7 +11,7 @@ from turingvit_hf.curation.steps.base import Batch, Step
 
 
 # part of every stage's hash: raised when what the same config gives is stored differently
-FORMAT = 1
+FORMAT = 2
 # what is said of a model and does not change what it answers: where it is, how it is asked, what it costs
 HOW_ASKED = frozenset(
     (
@@ -41,7 +41,7 @@ class Stage:
         is_whole: whether it looks at the whole table at once; else it is done shard by shard.
         steps: of a stage that is done by shards, not loaded yet.
         needs_media: whether its steps are given the rows' media.
-        thresholds: sections of `thresholds` that what it stores depends on.
+        thresholds: sections of `thresholds`, or `section.name`, that what it stores depends on.
         decides: sections of `thresholds` that rows are dropped by once its values are there.
         explodes: column of lists, each element of which becomes a row of its own in place of its row; None: none.
         vectors: columns of arrays, which go into a file of their own.
@@ -79,7 +79,11 @@ class Stage:
         for name in ("enabled", "batch_size") if self.name != "score" else ("enabled",):
             section.pop(name, None)  # neither changes a value
         thresholds = dataclasses.asdict(config.thresholds)
-        parts = [section, {name: thresholds[name] for name in self.thresholds}, self.further(config)]
+        used = {}
+        for place in self.thresholds:
+            name, _, threshold = place.partition(".")
+            used[place] = thresholds[name][threshold] if threshold else thresholds[name]
+        parts = [section, used, self.further(config)]
         return hash_of([FORMAT, self.name, _of_values(parts), config.seed])
 
     def decisions_hash(self, config: CurationConfig) -> str:
@@ -239,7 +243,11 @@ STAGES = {
     for stage in (
         Stage("cut", steps=_cut, explodes="chunks", kind="video"),
         Stage("measure", steps=_measure, decides=("quality",), kind="image"),
-        Stage("deduplicate", is_whole=True, thresholds=("duplicates",), decides=("duplicates",)),
+        Stage(
+            "deduplicate",
+            is_whole=True,
+            thresholds=tuple(f"duplicates.{name}_distance" for name in ("phash", "dhash", "color")),
+        ),
         Stage("motion", steps=_motion, decides=("quality", "motion"), kind="video"),
         Stage(
             "consistency",
@@ -263,7 +271,13 @@ STAGES = {
             facts=_scorer_facts,
             further=_frames,
         ),
-        Stage("score", is_whole=True, thresholds=("duplicates", "captions"), decides=("score",)),
+        Stage(
+            "score",
+            is_whole=True,
+            thresholds=("duplicates.semantic_similarity", "captions"),
+            decides=("score",),
+            further=lambda config: config.thresholds.score.min_alignment if config.score.semantic else None,
+        ),
         Stage("ground", steps=_ground, decides=("grounding",), kind="image"),
     )
 }

@@ -27,6 +27,7 @@ from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import config_from_dict, dump_config
 from turingvit_hf.curation.listing_lock import ListingLock, listing_lock
 from turingvit_hf.curation.rows import forget_sources
+from turingvit_hf.curation.selection import best_without_scores
 from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
 from turingvit_hf.errors import InputError
@@ -143,7 +144,16 @@ class RunFolder:
                 row["stages"].append(name)
                 row["attempts"] = max(row["attempts"], attempts or 0)
                 row.update(values)
+        if not self.config.score.enabled and (before is None or order.index(before) > order.index("score")):
+            self._choose(rows)
         return rows
+
+    def _choose(self, rows: list[dict[str, Any]]) -> None:
+        """Adds `best` and `caption` to rows that no stage has scored."""
+        for row in rows:
+            if (candidates := row.get("candidates")) is not None:
+                row["best"] = best_without_scores(candidates, self.config.thresholds.captions)
+                row["caption"] = None if row["best"] is None else candidates[row["best"]]["text"]
 
     def iterate_rows(self) -> Iterator[dict[str, Any]]:
         """Yield all samples with all stored columns, a shard in memory at a time."""

@@ -29,6 +29,7 @@ CANDIDATE = pa.struct(
     {
         "text": pa.string(),
         "origin": pa.string(),
+        "copied_from": pa.string(),
         "captioner": pa.string(),
         "captioner_revision": pa.string(),
         "style": pa.string(),
@@ -53,6 +54,7 @@ CANDIDATE = pa.struct(
         "rank": pa.int64(),
     }
 )
+COPIED_CAPTION = pa.struct({"text": pa.string(), "sample_id": pa.string()})
 BOX = pa.struct(
     {
         "phrase": pa.string(),
@@ -76,12 +78,14 @@ TYPES = {
     "sha256": pa.string(),
     "phash": pa.string(),
     "dhash": pa.string(),
+    "thumbnail": pa.string(),
     "width": pa.int64(),
     "height": pa.int64(),
     "start_ms": pa.int64(),
     "end_ms": pa.int64(),
     "dup_of": pa.string(),
     "dup_kind": pa.string(),
+    "copied_captions": pa.list_(COPIED_CAPTION),
     "candidates": pa.list_(CANDIDATE),
     "phrases": pa.list_(pa.string()),
     "boxes": pa.list_(BOX),

@@ -15,9 +15,11 @@ from rich.text import Text
 
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.decisions import Thresholds, threshold_names
+from turingvit_hf.curation.duplicates import duplicate_columns
 from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
 from turingvit_hf.curation.report.summary import Judged, judge_row
-from turingvit_hf.curation.selection import better_shares, is_eligible, rank_candidates
+from turingvit_hf.curation.selection import best_without_scores, better_shares, is_eligible, rank_candidates
+from turingvit_hf.curation.semantic import BestScores, stored_semantic_duplicates
 from turingvit_hf.curation.stages import enabled_stages
 from turingvit_hf.curation.state import RunFolder, begin
 from turingvit_hf.errors import InputError
@@ -26,9 +28,16 @@ from turingvit_hf.errors import InputError
 # examples of each change that are named
 NUM_EXAMPLES = 5
 # thresholds that stored values depend on
-OF_A_RUN = ("duplicates.", "captions.max_words", "captions.min_noun_ratio", "captions.noun_denominator")
+OF_A_RUN = (
+    *(f"duplicates.{name}_distance" for name in ("phash", "dhash", "color")),
+    *(f"captions.{name}" for name in ("max_words", "min_noun_ratio", "noun_denominator")),
+)
 # stages that no other stage has rows from that they drop
 LATE = ("score", "ground")
+SEMANTIC = "duplicates.semantic_similarity"
+# similarities of which it is told how many semantic duplicates they would make, and rows up to which it is
+SWEPT = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
+MOST_SWEPT = 20_000
 
 
 @dataclass
@@ -45,6 +54,7 @@ class Tuning:
         unmeasured: rows that would be kept as far as they were followed; a run has to take them through the stages
             after the one that dropped them.
         freed: rows that are duplicates of rows that would be dropped before; a run keeps the best of what is left.
+        semantic: where that threshold changes, how many semantic duplicates there are by this and other similarities.
     """
 
     thresholds: Thresholds
@@ -57,6 +67,7 @@ class Tuning:
     chosen_anew: int = 0
     unmeasured: int = 0
     freed: int = 0
+    semantic: dict[float, int] = field(default_factory=dict)
 
 
 def tune(path: str | Path, values: Mapping[str, Any]) -> Tuning:
@@ -84,17 +95,22 @@ def tune(path: str | Path, values: Mapping[str, Any]) -> Tuning:
         if value != before[section][name]
     ]
     result = Tuning(new, changes)
-    shares, gone = _look_over(run, new)
+    shares, gone, best = _look_over(run, new)
+    semantic = {} if not run.config.score.semantic else stored_semantic_duplicates(run, best, new)
+    if any(name == SEMANTIC for name, _, _ in changes):
+        result.semantic = _sweep(run, best, new)
     last = enabled_stages(run.config)[-1].name
     for row in run.iterate_rows():
         anew = _chosen_anew(row, new, shares)
+        if row["sample_id"] in semantic and row.get("dup_kind") in (None, "semantic"):
+            anew = anew | duplicate_columns(semantic[row["sample_id"]])
         before, after = judge_row(row, old), judge_row(anew, new)
         _count(result, row["sample_id"], before, after)
         if row.get("best") is not None and anew.get("best") is not None and row["best"] != anew["best"]:
             result.chosen_anew += 1
         if (before.status, after.status) == (DROPPED, KEPT) and last not in row["stages"]:
             result.unmeasured += 1
-        if row.get("dup_of") in gone and after.drop is not None and "duplicate" in after.drop.reason:
+        if anew.get("dup_of") in gone and after.drop is not None and "duplicate" in after.drop.reason:
             result.freed += 1
     return result
 
@@ -121,6 +137,9 @@ def as_table(tuning: Tuning) -> Group:
         "are duplicates of rows that would be dropped: a run keeps the best of what is left": tuning.freed,
     }
     parts += [Text(f"{count:,} {what}") for what, count in notes.items() if count]
+    if tuning.semantic:
+        counts = ", ".join(f"{similarity:g}: {count:,}" for similarity, count in sorted(tuning.semantic.items()))
+        parts.append(Text(f"semantic duplicates by similarity: {counts}"))
     return Group(*parts)
 
 
@@ -185,6 +204,8 @@ def _chosen_anew(row: dict[str, Any], thresholds: Thresholds, shares: Mapping[st
 
 def _best(row: Mapping[str, Any], thresholds: Thresholds) -> int | None:
     candidates = row.get("candidates") or ()
+    if all(candidate.get("overall") is None for candidate in candidates):
+        return best_without_scores(candidates, thresholds.captions)
     ranks = rank_candidates(
         [candidate.get("overall") for candidate in candidates],
         [candidate.get("alignment") for candidate in candidates],
@@ -193,16 +214,35 @@ def _best(row: Mapping[str, Any], thresholds: Thresholds) -> int | None:
     return ranks.index(0) if 0 in ranks else None
 
 
-def _look_over(run: RunFolder, thresholds: Thresholds) -> tuple[dict[str, float | None], set[str]]:
-    """Where each row that gets as far as scoring stands among all, by its best candidate; and the ids of those that
-    were not dropped before, and would be now."""
-    names, scores, gone = [], [], set()
+def _sweep(run: RunFolder, best: Mapping[str, BestScores], thresholds: Thresholds) -> dict[float, int]:
+    """How many semantic duplicates there are by the similarity that is asked for and by others; nothing where there
+    are so many rows that it would take long."""
+    asked = thresholds.duplicates.semantic_similarity
+    if len(best) > MOST_SWEPT or not run.config.score.semantic:
+        return {}
+    counts = {}
+    for similarity in {*SWEPT, *([asked] if asked is not None else [])}:
+        duplicates = dataclasses.replace(thresholds.duplicates, semantic_similarity=similarity)
+        found = stored_semantic_duplicates(run, best, dataclasses.replace(thresholds, duplicates=duplicates))
+        counts[similarity] = sum(duplicate is not None for duplicate in found.values())
+    return counts
+
+
+def _look_over(
+    run: RunFolder, thresholds: Thresholds
+) -> tuple[dict[str, float | None], set[str], dict[str, BestScores]]:
+    """Where each row that gets as far as scoring stands among all, by its best candidate; the ids of those that were
+    not dropped before, and would be now; and the scores of the former."""
+    names, scores, gone, found = [], [], set(), {}
     for row in run.iterate_rows():
         drop = judge_row(row, thresholds).drop
         if drop is not None and drop.stage not in LATE and "duplicate" not in drop.reason:
             gone.add(row["sample_id"])
         elif "best" in row:
             best = _best(row, thresholds)
+            chosen = {} if best is None else row["candidates"][best]
             names.append(row["sample_id"])
-            scores.append(None if best is None else row["candidates"][best].get("overall"))
-    return dict(zip(names, better_shares(scores, names), strict=True)), gone
+            scores.append(chosen.get("overall"))
+            if run.config.score.enabled:
+                found[row["sample_id"]] = BestScores(chosen.get("overall"), chosen.get("alignment"))
+    return dict(zip(names, better_shares(scores, names), strict=True)), gone, found

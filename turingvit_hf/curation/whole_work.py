@@ -26,7 +26,7 @@ NUMBERS = {
     "caption": pa.string(),
 }
 COLUMNS = {
-    "deduplicate": ("sample_id", "dup_of", "dup_kind", "dup_distance"),
+    "deduplicate": ("sample_id", "dup_of", "dup_kind", "dup_distance", "copied_captions"),
     "score": (
         "sample_id",
         "candidates",

@@ -134,6 +134,7 @@ class Captioner:
         return {
             "text": draft["text"],
             "origin": "model",
+            "copied_from": None,
             "captioner": self.model.name,
             "captioner_revision": self.model.revision,
             "style": style,
@@ -155,11 +156,25 @@ def _better(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return min(first, second, key=lambda draft: (TOO_MANY_WORDS in draft["flags"], len(draft["flags"])))
 
 
-def raw_candidate(text: str, measure: Measure) -> dict[str, Any]:
-    """Return a row's own caption as a candidate; no limit of a prompt holds for it, so it has no flags."""
+def raw_candidate(text: str, measure: Measure, copied_from: str | None = None) -> dict[str, Any]:
+    """Return a row's own caption as a candidate; no limit of a prompt holds for it, so it has no flags.
+
+    Args:
+        text: the caption.
+        measure: what is known of it.
+        copied_from: the id of the row that it is taken over from, None for an own one.
+    """
     names = ("captioner", "captioner_revision", "style", "prompt_hash", "parameters_hash", "seed", "finish_reason")
     counts = {"prompt_tokens": 0, "completion_tokens": 0, "latency": 0.0}
-    return {"text": text, "origin": "raw", **dict.fromkeys(names), **counts, **measure(text), "flags": []}
+    return {
+        "text": text,
+        "origin": "raw",
+        "copied_from": copied_from,
+        **dict.fromkeys(names),
+        **counts,
+        **measure(text),
+        "flags": [],
+    }
 
 
 def clean_caption(text: str) -> str:

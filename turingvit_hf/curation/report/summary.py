@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from turingvit_hf.curation.decisions import RULES, Drop, Rule, Thresholds
 from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT, outcome_of
-from turingvit_hf.curation.scoring import best_without_scores
 from turingvit_hf.curation.selection import is_eligible
 from turingvit_hf.curation.tables import digest_of
 
@@ -19,7 +18,10 @@ STATUSES = (KEPT, DROPPED, ERROR)
 # pictures of each kind that are shown
 GRID = 24
 # in which decisions are taken
-STAGE_ORDER = ("cut", "measure", "deduplicate", "motion", "consistency", "judge", "score", "ground")
+STAGE_ORDER = (
+    *("cut", "measure", "deduplicate", "motion", "consistency"),
+    *("caption", "verify", "judge", "score", "ground"),
+)
 # whose distribution is shown; the last has no threshold of its own
 MEASURED = tuple(dict.fromkeys((*(rule.value for rule in RULES), "edge_share")))
 
@@ -149,21 +151,11 @@ def summarize(rows: Iterable[dict[str, Any]], thresholds: Thresholds, *, seed: i
         elif judged.status == ERROR:
             stage, text = next(iter(row["errors"].items()))
             summary.errors[stage, str(text).partition("\n")[0][:200]] += 1
-        row = row | {"best": best_of(row, thresholds)}
         _add_values(summary, row, judged)
         _add_captions(summary, row, thresholds)
         _add_shown(summary, row, judged, thresholds, seed)
     _put_in_order(summary)
     return summary
-
-
-def best_of(row: Mapping[str, Any], thresholds: Thresholds) -> int | None:
-    """Return the index of a row's chosen candidate, of a run without scores as of one with them; None: it has none."""
-    if "best" in row:
-        return row["best"]
-    candidates = row.get("candidates") or []
-    best = best_without_scores(candidates, thresholds.captions)
-    return candidates.index(best) if best else None
 
 
 def nearest_threshold(
@@ -192,7 +184,7 @@ def _add_values(summary: Summary, row: Mapping[str, Any], judged: Judged) -> Non
 
 
 def _add_captions(summary: Summary, row: Mapping[str, Any], thresholds: Thresholds) -> None:
-    best = row["best"]
+    best = row.get("best")
     for index, candidate in enumerate(row.get("candidates") or ()):
         is_best = index == best
         names = (("style", candidate.get("style") or "raw"), ("captioner", candidate.get("captioner") or "raw"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from turingvit_hf.curation.decisions import CaptionThresholds
 from turingvit_hf.curation.journal import Journal
-from turingvit_hf.curation.models.captioners import Captioner, Described, error_text, raw_candidate
+from turingvit_hf.curation.models.captioners import Captioner, Described, Measure, error_text, raw_candidate
 from turingvit_hf.curation.models.registry import build
 from turingvit_hf.curation.prompts import MAX_WORDS, MIN_NOUN_RATIO, STYLES
 from turingvit_hf.curation.steps.base import Batch, Step, batch_length
@@ -18,20 +18,21 @@ from turingvit_hf.curation.text import check_caption
 class CaptionStep(Step):
     """Makes the column `candidates`; with no captioner it holds the rows' own captions alone.
 
-    It reads `raw_caption` (a text, several, or None), for captioners `image` (uint8 (H, W, 3), or None for a row that
-    could not be decoded) and, where there is one, `sha256`. It also makes `caption_failures`, one entry for each
+    It reads `raw_caption` (a text, several, or None) and `copied_captions` (`text` and `sample_id` of captions of the
+    row's copies, or None), for captioners `image` (uint8 (H, W, 3), or None for a row that could not be decoded) and,
+    where there is one, `sha256`. It also makes `caption_failures`, one entry for each
     caption that is missing, and `caption_usage`, what the calls took.
 
     Args:
         captioners: models, as `registry.build` takes them or built already.
         styles: which prompts are used.
-        use_raw: whether the rows' own captions are candidates.
+        use_raw: whether the rows' own captions, and those of their copies, are candidates.
         tagger: of nouns, likewise.
         thresholds: limits that captions get one more try for; None takes the defaults.
     """
 
     name = "caption"
-    reads = ("image", "raw_caption")
+    reads = ("image", "raw_caption", "copied_captions")
 
     def __init__(
         self,
@@ -61,8 +62,7 @@ class CaptionStep(Step):
         if self.journal is None:
             self.journal = Journal()
         size = batch_length(batch)
-        raw = batch.get("raw_caption", [None] * size) if self._use_raw else [None] * size
-        candidates = [[raw_candidate(text, self._measure) for text in _texts(value)] for value in raw]
+        candidates = raw_candidates(batch, self._measure) if self._use_raw else [[] for _ in range(size)]
         failures: list[list[dict[str, Any]]] = [[] for _ in range(size)]
         errors: list[str | None] = [None] * size
         usage: list[dict[str, Any]] = [{} for _ in range(size)]
@@ -81,6 +81,20 @@ class CaptionStep(Step):
     @staticmethod
     def _error(made: Described) -> str | None:
         return error_text(made.failures, is_anything_usable=bool(made.candidates))
+
+
+def raw_candidates(batch: Batch, measure: Measure) -> list[list[dict[str, Any]]]:
+    """Return the candidates that nobody has to write: of each row its own captions, then other ones of its copies,
+    which say in `copied_from` whose they are."""
+    nothing = [None] * batch_length(batch)
+    found = []
+    columns = (batch.get("raw_caption", nothing), batch.get("copied_captions", nothing))
+    for raw, copied in zip(*columns, strict=True):
+        sources: dict[str, str | None] = dict.fromkeys(_texts(raw))
+        for caption in copied or ():
+            sources.setdefault(caption["text"], caption["sample_id"])
+        found.append([raw_candidate(text, measure, source) for text, source in sources.items()])
+    return found
 
 
 def add_usage(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

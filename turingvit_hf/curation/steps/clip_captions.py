@@ -11,13 +11,13 @@ import numpy as np
 from turingvit_hf.curation.decisions import CaptionThresholds
 from turingvit_hf.curation.journal import Journal
 from turingvit_hf.curation.models.answers import Answer, ChatModel, hash_of_parameters, usage_of
-from turingvit_hf.curation.models.captioners import clean_caption, error_text, failure_row, raw_candidate
+from turingvit_hf.curation.models.captioners import clean_caption, error_text, failure_row
 from turingvit_hf.curation.models.fusers import Fuser, Judge, caption_clips, caption_frames
 from turingvit_hf.curation.models.registry import build
 from turingvit_hf.curation.models.scorers import Scorer
 from turingvit_hf.curation.prompts import clip_prompt, fusion_prompt, prompt_hash
 from turingvit_hf.curation.steps.base import Batch, Step, batch_length
-from turingvit_hf.curation.steps.captions import add_usage
+from turingvit_hf.curation.steps.captions import add_usage, raw_candidates
 from turingvit_hf.curation.steps.embeddings import CUT_FOR_SCORER
 from turingvit_hf.curation.steps.videos import embed_clips, mean_embedding
 from turingvit_hf.curation.text import check_caption, entropy
@@ -29,8 +29,8 @@ CLIP, FUSED = "clip", "fused"
 class CaptionClips(Step):
     """Makes the column `candidates` of clips: their rows' own captions, the caption of the clip and the fused one.
 
-    It reads `image`, a tuple of frames, `sha256` and `raw_caption`. It also makes `frame_captions`, texts,
-    and `caption_failures` and `caption_usage` as `CaptionStep` does.
+    It reads `image`, a tuple of frames, `sha256`, `raw_caption` and `copied_captions`. It also makes `frame_captions`,
+    texts, and `caption_failures` and `caption_usage` as `CaptionStep` does.
 
     Args:
         captioners: models that caption frames and clips, as `registry.build` takes them or built already.
@@ -40,7 +40,7 @@ class CaptionClips(Step):
     """
 
     name = "caption"
-    reads = ("image", "sha256", "raw_caption")
+    reads = ("image", "sha256", "raw_caption", "copied_captions")
 
     def __init__(
         self,
@@ -64,9 +64,8 @@ class CaptionClips(Step):
         if self.journal is None:
             self.journal = Journal()
         size = batch_length(batch)
-        raw = batch.get("raw_caption", [None] * size) if self._use_raw else [None] * size
         columns: Batch = {
-            "candidates": [[raw_candidate(text, self._measure) for text in _texts(value)] for value in raw],
+            "candidates": raw_candidates(batch, self._measure) if self._use_raw else [[] for _ in range(size)],
             "frame_captions": [[] for _ in range(size)],
             "caption_failures": [[] for _ in range(size)],
             "caption_usage": [{} for _ in range(size)],
@@ -111,6 +110,7 @@ class CaptionClips(Step):
         return {
             "text": text,
             "origin": "model",
+            "copied_from": None,
             "captioner": model.name,
             "captioner_revision": model.revision,
             "style": style,
@@ -207,9 +207,3 @@ def usage(model: ChatModel, answers: Sequence[Answer]) -> dict[str, Any]:
     """Return what answers of a model took, see `usage_of`."""
     prices = {name: getattr(model, name, 0.0) for name in ("prompt_price", "completion_price")}
     return usage_of(answers, **prices)
-
-
-def _texts(raw: Any) -> list[str]:
-    """A row's own captions, those without a visible sign left out, each once."""
-    values = [raw] if isinstance(raw, str) or raw is None else list(raw)
-    return list(dict.fromkeys(text for text in values if isinstance(text, str) and text.strip()))
