@@ -27,6 +27,18 @@ def test_filters_are_timed(tmp_path, monkeypatch):
     assert content["goals"]["pictures on 2 cores at a megapixel"]["value"] > 0
 
 
+@pytest.mark.slow  # four processes that import everything
+def test_the_command_is_timed_with_one_worker_and_two(tmp_path):
+    filters = importlib.import_module("curation_filters")
+    filters.main(["--smoke", "--end-to-end", "8", "--json", str(tmp_path / "figures.json")])
+    content = json.loads((tmp_path / "figures.json").read_text())
+    for figures in content["command"].values():
+        parts = ("start", "measure", "deduplicate", "outcomes", "end")
+        assert figures["seconds"] == pytest.approx(sum(figures[name] for name in parts))
+        assert all(figures[name] >= 0 for name in parts)
+        assert figures["shards"] > 0
+
+
 class InThisProcess:
     """A pool without processes."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,6 +76,11 @@ def _begin_worker(num_threads: int) -> None:
     import torch
 
     torch.set_num_threads(num_threads)
+    if find_spec("cv2"):
+        import cv2
+
+        # else each worker starts a thread a core, and they wait for each other
+        cv2.setNumThreads(num_threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
