@@ -53,7 +53,7 @@ def test_the_operations_of_turingvit_are_those_of_planning(name, layers):
         assert len(model.layers) == layers
         grid = torch.tensor([[1, side // 16, side // 16]] * batch)
         parts = TrainingFlops(model).by_part({"image_grid_thw": grid})
-        assert count.flops == pytest.approx(sum(part.forward for part in parts.values()), rel=0.01)
+        assert count.flops == pytest.approx(sum(part.forward for part in parts.values()), rel=1e-3)
 
 
 def test_the_operations_of_peers_are_those_of_a_plain_vit():
