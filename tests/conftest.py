@@ -19,7 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import settings
 
+
+# No test depends on how busy the machine is.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 # No test talks to a hub; set before any test module imports huggingface_hub, which reads it on import.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -26,7 +26,7 @@ def recall_by_orders(similarity, query_groups, candidate_groups, k):
     return sum(shares) / len(shares)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_recall_matches_brute_force_with_ties_and_several_right_ones(data):
     num_candidates = data.draw(st.integers(1, 5))

@@ -154,19 +154,19 @@ def check_count(result: SwapResult, width: int, height: int) -> None:
     assert num_tokens <= result.image_tokens
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(1, 110), height=st.integers(1, 110))
 def test_as_many_image_tokens_as_features(plain, width, height):
     check_count(plain, width, height)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(1, 110), height=st.integers(1, 110))
 def test_as_many_image_tokens_as_merged_features(result, width, height):
     check_count(result, width, height)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000))
 @pytest.mark.parametrize("token_reduction", REDUCTIONS)
 def test_tokens_of_any_size_without_a_pixel(token_reduction, width, height):

@@ -285,7 +285,7 @@ def test_a_backward_pass_reaches_every_parameter(family, checkpointed, images):
     cases.check_gradients(result, inputs, lambda name: False)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 200), height=st.integers(4, 200))
 def test_an_image_has_as_many_tokens_as_features(result, width, height):
     token = result.processor.image_token

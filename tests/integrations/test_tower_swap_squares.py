@@ -209,13 +209,13 @@ def check_count(result: SwapResult, width: int, height: int) -> None:
     assert inputs["input_ids"].shape[1] <= result.image_tokens + 3
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 110), height=st.integers(4, 110))
 def test_as_many_image_tokens_as_features(plain, width, height):
     check_count(plain, width, height)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=st.integers(4, 110), height=st.integers(4, 110))
 def test_as_many_image_tokens_as_merged_features(result, width, height):
     check_count(result, width, height)

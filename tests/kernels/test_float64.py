@@ -122,7 +122,7 @@ def test_views_of_one_projection(backend, dtype, layout):
     assert_matches_twin(backend, lengths, inputs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple),
     tile=st.sampled_from([1, 8, 64]),

@@ -38,7 +38,7 @@ def run_packed(tower, images):
     return split_by_image(tokens, inputs["image_grid_thw"]), pooled
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=some_sizes, frames=st.lists(st.sampled_from([None, None, 1, 2, 3]), min_size=12, max_size=12))
 def test_packed_is_alone(tower, sizes, frames):
     images = [make_image(*size, frames=count) for size, count in zip(sizes, frames, strict=False)]
@@ -49,7 +49,7 @@ def test_packed_is_alone(tower, sizes, frames):
         assert_close(image_pooled, pooled_alone[0], TOWER_TOLERANCE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=some_sizes, data=st.data())
 def test_permuting_images_permutes_results(tower, sizes, data):
     images = [make_image(*size) for size in sizes]
@@ -61,7 +61,7 @@ def test_permuting_images_permutes_results(tower, sizes, data):
         assert_close(image_tokens, tokens[i], TOWER_TOLERANCE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=some_sizes)
 def test_padded_is_packed(tower, sizes):
     images = [make_image(*size) for size in sizes]
@@ -71,7 +71,7 @@ def test_padded_is_packed(tower, sizes):
     assert_close(padded_pooled, pooled, TOWER_TOLERANCE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(size=sizes, num_images=st.integers(1, 5))
 def test_a_batch_is_packed(tower, size, num_images):
     images = [make_image(*size) * (i + 1) for i in range(num_images)]
@@ -81,7 +81,7 @@ def test_a_batch_is_packed(tower, size, num_images):
     assert_close(batch_pooled, pooled, TOWER_TOLERANCE)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(size=sizes, num_frames=st.integers(1, 5))
 def test_a_clip_is_its_frames(tower, size, num_frames):
     clip = make_image(*size, frames=num_frames)
@@ -100,7 +100,7 @@ MODES = {
 }
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     sizes=st.lists(st.one_of(SMALL_PIXELS, PIXELS), min_size=1, max_size=12),
     mode=st.sampled_from(sorted(MODES)),

@@ -141,7 +141,7 @@ def test_sources_that_cannot_be_used(tmp_path, folder_of_pictures):
         load(folder_of_pictures, num_examples=5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data(), seed=st.integers(0, 5))
 def test_no_caption_and_no_picture_is_on_both_sides(data, seed):
     num_pairs = data.draw(st.integers(8, 24))

@@ -26,7 +26,6 @@ def grids_and_counts(draw):
     return rows, columns, draw(st.integers(0, rows * columns))
 
 
-@settings(deadline=None)
 @given(grid=grids_and_counts(), seed=st.integers(0, 2**64))
 def test_exactly_so_many_patches_are_masked(grid, seed):
     rows, columns, num_masked = grid
@@ -37,7 +36,6 @@ def test_exactly_so_many_patches_are_masked(grid, seed):
     assert torch.equal(mask, block_mask(*grid, seed=seed))
 
 
-@settings(deadline=None)
 @given(grid=grids_and_counts(), seed=st.integers(0, 2**32))
 def test_blocks_keep_within_their_size_and_aspect(grid, seed):
     rows, columns, num_missing = grid
