@@ -176,6 +176,9 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image files"):
         samples_of(tmp_path, tmp_path / "empty")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    with pytest.raises(InputError, match=r"none\.parquet' has no rows"):
+        samples_of(tmp_path, tmp_path / "none.parquet")
 
 
 def test_a_source_that_lost_rows_since_the_run_began_is_named(tmp_path):
@@ -200,3 +203,25 @@ def test_pictures_of_an_earlier_run_are_known(tmp_path):
     config = make_config(folder, deduplicate={"against": [str(tmp_path / "first")]}, **off)
     outcomes = run(config, tmp_path / "second")
     assert (outcomes.num_kept, outcomes.num_dropped) == (2, 4)
+
+
+def test_a_sample_is_found_by_its_id_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    write_listing(folder, write_pictures(folder, 12))
+    found = begin_and_run(make_config(folder, shard_size=3), tmp_path / "run")
+    rows = list(found.iterate_rows())
+    for number, row in enumerate(rows):
+        assert found.find_samples(row["sample_id"]) == {row["sample_id"]: number // 3}
+        (alone,) = found.read_shard(number // 3, ids=[row["sample_id"]])
+        assert alone == row
+    assert sum(len(found.find_samples(digit)) for digit in "0123456789abcdef") == len(rows)
+    parts = found.read_shard(1, columns=["sha256", "candidates.list.element.text"])
+    for whole, part in zip(rows[3:6], parts, strict=True):
+        assert part["candidates"] == [{"text": candidate["text"]} for candidate in whole["candidates"]]
+        assert part.keys() == {"sample_id", "errors", "attempts", "stages", "sha256", "candidates"}
+        assert all(part[name] == whole[name] for name in ("sample_id", "stages", "attempts", "sha256"))
+
+
+def begin_and_run(config, out):
+    run(config, out)
+    return begin(out, config)

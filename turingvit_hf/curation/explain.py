@@ -46,13 +46,16 @@ def explain(path: str | Path, sample_id: str) -> Explanation:
         InputError: it is no run folder, there is no such sample, or several begin so.
     """
     run = RunFolder(path)
-    found = [row for row in run.iterate_rows() if row["sample_id"].startswith(sample_id)] if sample_id else []
-    found = [row for row in found if row["sample_id"] == sample_id] or found
-    if not found:
+    shards = run.find_samples(sample_id) if sample_id else {}
+    if sample_id in shards:
+        shards = {sample_id: shards[sample_id]}
+    if not shards:
         raise InputError(f"no sample of {run.path} has an id that begins with {sample_id!r}")
-    if len(found) > 1:
-        names = ", ".join(row["sample_id"] for row in found[:5])
-        raise InputError(f"{len(found)} samples have an id that begins with {sample_id!r}: {names}")
+    if len(shards) > 1:
+        names = ", ".join([*shards][:5])
+        raise InputError(f"{len(shards)} samples have an id that begins with {sample_id!r}: {names}")
+    (name,) = shards
+    found = run.read_shard(shards[name], ids=[name])
     thresholds = run.config.thresholds
     return Explanation(found[0], judge_row(found[0], thresholds), thresholds)
 

@@ -65,6 +65,8 @@ def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list
         opened = open_curated(source, listing)
         bounds = [bound for bound in (source.max_samples, left) if bound is not None]
         stretches = list(_stretches(opened, source, config.shard_size, min(bounds, default=None)))
+        if not stretches:
+            raise InputError(f"{source.path!r} has no rows")
         repeats = repeated_keys(source, listing)
         for unit, start, stop in stretches:
             within = tuple(int(row) - start for row in repeats if start <= row < (stop or 0))

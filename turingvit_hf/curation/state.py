@@ -13,13 +13,15 @@ rows.parquet                one row for each sample
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from turingvit_hf import __version__
@@ -29,11 +31,13 @@ from turingvit_hf.curation.listing_lock import ListingLock, listing_lock
 from turingvit_hf.curation.rows import forget_sources
 from turingvit_hf.curation.selection import best_without_scores
 from turingvit_hf.curation.shards import Shard, list_shards
-from turingvit_hf.curation.tables import read_json, read_rows, write_json, written_file
+from turingvit_hf.curation.tables import read_json, write_json, written_file
 from turingvit_hf.errors import InputError
 
 
 MARKER = "run.json"
+# columns without which a row is none
+ALWAYS = ("sample_id", "error", "attempts")
 # of a run whose rows have moved to other shards
 EARLIER_CALLS = "calls.jsonl"
 VERSIONED = ("torch", "transformers", "pyarrow", "pillow", "numpy", "opencv-python-headless", "ImageHash", "faiss-cpu")
@@ -104,14 +108,34 @@ class RunFolder:
                 found.append(stage.name)
         return found
 
-    def read_stage(self, stage: str, shard: int, *, is_whole: bool) -> list[dict[str, Any]]:
-        """Return the rows that a stage stored for a shard."""
-        if not is_whole:
-            return read_rows(self.shard_file(shard, f"{stage}.parquet"))
-        with pq.ParquetFile(self.whole_file(f"{stage}.parquet")) as file:
-            return file.read_row_group(shard, use_threads=False).to_pylist()
+    def read_stage(
+        self,
+        stage: str,
+        shard: int,
+        *,
+        is_whole: bool,
+        columns: Sequence[str] | None = None,
+        ids: Collection[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the rows that a stage stored for a shard, as far as they are asked for; see `read_shard`."""
+        path = self.whole_file(f"{stage}.parquet") if is_whole else self.shard_file(shard, f"{stage}.parquet")
+        with pq.ParquetFile(path) as file:
+            if is_whole:
+                table = file.read_row_group(shard, columns=columns, use_threads=False)
+            else:
+                table = file.read(columns=columns, use_threads=False)
+        if ids is not None:
+            table = table.filter(pc.is_in(table.column("sample_id"), pa.array(ids, pa.string())))
+        return table.to_pylist()
 
-    def read_shard(self, shard: int, before: str | None = None) -> list[dict[str, Any]]:
+    def read_shard(
+        self,
+        shard: int,
+        before: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        ids: Collection[str] | None = None,
+    ) -> list[dict[str, Any]]:
         """Return the samples of a shard with all columns that stages stored; a later stage's column replaces an
         earlier one's. `errors` names the stages that a sample has an error in, with the text; `stages` those that
         have stored something of it.
@@ -119,6 +143,9 @@ class RunFolder:
         Args:
             shard: its number.
             before: only what stages before this one stored.
+            columns: only these, and parts of nested ones as parquet calls them, such as
+                `candidates.list.element.text`; None: all.
+            ids: only these samples; None: all.
         """
         from turingvit_hf.curation.stages import STAGES, enabled_stages
 
@@ -130,7 +157,8 @@ class RunFolder:
             # whether or not that stage has a table: what later ones stored is of an earlier config then
             if before is not None and order.index(name) >= order.index(before):
                 break
-            for values in self.read_stage(name, shard, is_whole=STAGES[name].is_whole):
+            wanted = None if columns is None else [*columns, *ALWAYS]
+            for values in self.read_stage(name, shard, is_whole=STAGES[name].is_whole, columns=wanted, ids=ids):
                 error, attempts = values.pop("error", None), values.pop("attempts", 0)
                 values.pop("input_digest", None)
                 row = by_id.get(values["sample_id"])
@@ -155,10 +183,24 @@ class RunFolder:
                 row["best"] = best_without_scores(candidates, self.config.thresholds.captions)
                 row["caption"] = None if row["best"] is None else candidates[row["best"]]["text"]
 
-    def iterate_rows(self) -> Iterator[dict[str, Any]]:
-        """Yield all samples with all stored columns, a shard in memory at a time."""
+    def iterate_rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all samples with all stored columns, or those asked for, a shard in memory at a time."""
         for shard in self.shards:
-            yield from self.read_shard(shard.number)
+            yield from self.read_shard(shard.number, columns=columns)
+
+    def find_samples(self, beginning: str) -> dict[str, int]:
+        """Return the ids that begin so, each with its shard; of all that is stored the ids alone are read."""
+        from turingvit_hf.curation.stages import enabled_stages
+
+        first = enabled_stages(self.config)[0].name
+        found = {}
+        for shard in self.shards:
+            path = self.shard_file(shard.number, f"{first}.parquet")
+            if path.is_file():
+                ids = pq.read_table(path, columns=["sample_id"], use_threads=False, memory_map=False).column(0)
+                for sample_id in ids.filter(pc.starts_with(ids, beginning)).to_pylist():
+                    found[sample_id] = shard.number
+        return found
 
     def remove_from(self, stages: list[str]) -> None:
         """Remove what these stages stored; journals of answered calls stay."""

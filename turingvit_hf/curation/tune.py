@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from turingvit_hf.curation.config_files import config_from_dict
-from turingvit_hf.curation.decisions import Thresholds, threshold_names
+from turingvit_hf.curation.decisions import RULES, Thresholds, threshold_names
 from turingvit_hf.curation.duplicates import duplicate_columns
 from turingvit_hf.curation.outcomes import DROPPED, ERROR, KEPT
 from turingvit_hf.curation.report.summary import Judged, judge_row
@@ -38,6 +38,17 @@ SEMANTIC = "duplicates.semantic_similarity"
 # similarities of which it is told how many semantic duplicates they would make, and rows up to which it is
 SWEPT = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
 MOST_SWEPT = 20_000
+# what rows are judged by; of candidates what they are chosen by
+COLUMNS = (
+    *("fault", "opt_out", "dup_of", "dup_kind", "dup_distance", "best", "caption"),
+    *dict.fromkeys(rule.value for rule in RULES),
+    "edge_share",
+    *(
+        f"candidates.list.element.{name}"
+        for name in ("text", "origin", "copied_from", "flags.list.element", "verdict.grounded", "verdict.quality")
+    ),
+    *(f"candidates.list.element.{name}" for name in ("overall", "alignment")),
+)
 
 
 @dataclass
@@ -100,7 +111,7 @@ def tune(path: str | Path, values: Mapping[str, Any]) -> Tuning:
     if any(name == SEMANTIC for name, _, _ in changes):
         result.semantic = _sweep(run, best, new)
     last = enabled_stages(run.config)[-1].name
-    for row in run.iterate_rows():
+    for row in run.iterate_rows(COLUMNS):
         anew = _chosen_anew(row, new, shares)
         if row["sample_id"] in semantic and row.get("dup_kind") in (None, "semantic"):
             anew = anew | duplicate_columns(semantic[row["sample_id"]])
@@ -234,7 +245,7 @@ def _look_over(
     """Where each row that gets as far as scoring stands among all, by its best candidate; the ids of those that were
     not dropped before, and would be now; and the scores of the former."""
     names, scores, gone, found = [], [], set(), {}
-    for row in run.iterate_rows():
+    for row in run.iterate_rows(COLUMNS):
         drop = judge_row(row, thresholds).drop
         if drop is not None and drop.stage not in LATE and "duplicate" not in drop.reason:
             gone.add(row["sample_id"])

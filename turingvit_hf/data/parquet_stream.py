@@ -92,7 +92,8 @@ class _Reader:
     def __init__(self, path: str):
         self._path = path
         self._identity = _identity(path)
-        file: Any = fsspec.open(path, "rb").open() if "://" in path else path
+        opened: Any = fsspec.open(path, "rb") if "://" in path else None
+        file = path if opened is None else opened.open()
         # not whole columns of a row group at a time: they may hold gigabytes of pictures
         self._file = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BYTES)
         self.columns = tuple(self._file.schema_arrow.names)

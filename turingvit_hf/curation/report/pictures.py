@@ -31,7 +31,7 @@ def read_pictures(run: RunFolder, sample_ids: Iterable[str]) -> dict[str, Image.
     for shard in run.shards:
         if not wanted:
             break
-        rows = {row["sample_id"]: row for row in run.read_shard(shard.number) if row["sample_id"] in wanted}
+        rows = {row["sample_id"]: row for row in run.read_shard(shard.number, ids=wanted)}
         if not rows:
             continue
         wanted -= set(rows)
