@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """`turingvit curate`: what it prints, its exit codes, and what it leaves alone."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -169,3 +170,22 @@ def test_the_api_is_lazy_and_its_names_are_functions():
         assert callable(getattr(curation, name)), name
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         curation.nothing  # noqa: B018
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(case, monkeypatch):
+    _, path, out = case
+    for number, fault in ((errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")):
+
+        def full(*_, number=number, fault=fault, **__):
+            raise OSError(number, fault, "rows.parquet")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("turingvit_hf.curation.outcomes.write_tables", full)
+            code, text = call("run", out, "--config", path)
+        assert (code, f"error: rows.parquet: {fault}; what is stored stays" in text) == (1, True), text
+    code, text = call("run", out, "--config", path)
+    assert (code, "14 rows in =" in text) == (0, True)
+    with monkeypatch.context() as patched:
+        patched.setattr("turingvit_hf.curation.report.page.written_file", full)
+        code, text = call("report", out)
+    assert (code, "error: rows.parquet: Read-only" in text) == (1, True), text

@@ -5,15 +5,11 @@ Heavy imports stand inside, so that `--help` does not wait for them.
 """
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from turingvit_hf.console import log_lines, one_line_errors, quiet_libraries
 from turingvit_hf.curation.options import (
     Address,
     ConfigFile,
@@ -31,9 +27,8 @@ from turingvit_hf.curation.options import (
     with_limits,
 )
 from turingvit_hf.curation.report_commands import explain, report, tune
+from turingvit_hf.curation.speaking import speaking
 
-
-TOO_MANY_ERRORS = 3
 
 app = typer.Typer(
     help="Curate image-text and video-text data: measure, caption, verify, score, ground.",
@@ -58,7 +53,7 @@ def plan(
 
     No model is touched and nothing is written.
     """
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.config_files import load_config
         from turingvit_hf.curation.plans import plan as make_plan
 
@@ -113,7 +108,7 @@ def run(
     Exit codes: 0 finished; 1 an option, the config or the data is at fault; 3 more rows ended as errors than
     max_error_rate allows.
     """
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.config_files import load_config, with_overrides
         from turingvit_hf.curation.runs import run as do_run
         from turingvit_hf.curation.state import RunFolder
@@ -147,7 +142,7 @@ def retry(
     log_json: LogJson = None,
 ) -> None:
     """Try the rows again that ended as errors, at most max_attempts times in all, and no others."""
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.runs import retry as do_retry
 
         options = engine_options(engine, num_workers, num_cpus, num_gpus, address)
@@ -157,7 +152,7 @@ def retry(
 @app.command(short_help="Show how far a run has come.", epilog="Example: turingvit curate status my-run")
 def status(out: Folder, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show of each stage how many shards and rows are done, and what calls of models took."""
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.runs import status as find_status
 
         found = find_status(out)
@@ -185,7 +180,7 @@ def score(
     log_json: LogJson = None,
 ) -> None:
     """Score a run anew, with other settings of the section score or of its thresholds; no image or caption is made."""
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.runs import score as do_score
 
         options = engine_options(engine, num_workers, None, None, None)
@@ -207,7 +202,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the kept rows with media, best caption and provenance; `turingvit pretrain` and `datasets` read them."""
-    with _speaking():
+    with speaking():
         from turingvit_hf.curation.exports import export as do_export
 
         done = do_export(out, target, form=form, rows_per_file=rows_per_file, overwrite=overwrite)
@@ -226,19 +221,6 @@ app.command(
     short_help="Show all that is known of a sample.",
     epilog="Example: turingvit curate explain my-run a6c77e53 --figure sample.png",
 )(explain)
-
-
-@contextmanager
-def _speaking() -> Iterator[None]:
-    """Log lines on standard output, one line for what the user can put right, exit code 3 for too many errors."""
-    with log_lines(logging.INFO), quiet_libraries(), one_line_errors():
-        from turingvit_hf.curation.runs import TooManyErrorsError
-
-        try:
-            yield
-        except TooManyErrorsError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(TOO_MANY_ERRORS) from None
 
 
 def _progress(as_json: bool | None) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from turingvit_hf.console import one_line_errors
+from turingvit_hf.curation.speaking import place_errors
 from turingvit_hf.errors import InputError
 
 
@@ -20,7 +21,7 @@ def report(out: Folder) -> None:
 
     The page holds everything itself and needs no network. The run may be unfinished.
     """
-    with one_line_errors():
+    with one_line_errors(), place_errors():
         from turingvit_hf.curation.report.page import write_report
 
         for file in write_report(out):
@@ -47,7 +48,7 @@ def tune(
 
     Nothing is measured or asked anew, and without --apply nothing is changed.
     """
-    with one_line_errors():
+    with one_line_errors(), place_errors():
         from turingvit_hf.curation import tune as tuning
 
         result = tuning.tune(out, _values(overrides or ()))
@@ -72,7 +73,7 @@ def explain(
     """Show all that is stored of a sample: what became of it and why, its measurements, candidates with scores and
     verdicts, and boxes.
     """
-    with one_line_errors():
+    with one_line_errors(), place_errors():
         from turingvit_hf.curation import explain as explaining
 
         found = explaining.explain(out, sample_id)
