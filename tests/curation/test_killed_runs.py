@@ -105,3 +105,23 @@ def is_alive(pid):
 
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_ctrl_c_does_not_wait_for_the_shards_of_workers():
+    from turingvit_hf.curation.engines import EngineOptions
+    from turingvit_hf.curation.engines.local import LocalEngine
+
+    started = {}
+
+    def interrupted():
+        with LocalEngine(EngineOptions(num_workers=2)) as engine:
+            pool = engine._workers()
+            pool.submit(time.sleep, 0).result()
+            pool.submit(time.sleep, 600)
+            started["at"], started["pids"] = time.monotonic(), [*pool._processes]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - started["at"] < 30
+    assert not any(is_alive(pid) for pid in started["pids"])
