@@ -32,8 +32,8 @@ OF_A_RUN = (
     *(f"duplicates.{name}_distance" for name in ("phash", "dhash", "color")),
     *(f"captions.{name}" for name in ("max_words", "min_noun_ratio", "noun_denominator")),
 )
-# stages that no other stage has rows from that they drop
-LATE = ("score", "ground")
+# stages after those that compare rows: a duplicate of a row that they drop is no better off
+LATE = ("caption", "verify", "score", "ground")
 SEMANTIC = "duplicates.semantic_similarity"
 # similarities of which it is told how many semantic duplicates they would make, and rows up to which it is
 SWEPT = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
