@@ -125,7 +125,8 @@ class RunFolder:
             else:
                 table = file.read(columns=columns, use_threads=False)
         if ids is not None:
-            table = table.filter(pc.is_in(table.column("sample_id"), pa.array(ids, pa.string())))
+            is_wanted = pc.is_in(table.column("sample_id"), pa.array(ids, pa.string()))  # pyrefly: ignore[missing-attribute]
+            table = table.filter(is_wanted)
         return table.to_pylist()
 
     def read_shard(
@@ -198,7 +199,8 @@ class RunFolder:
             path = self.shard_file(shard.number, f"{first}.parquet")
             if path.is_file():
                 ids = pq.read_table(path, columns=["sample_id"], use_threads=False, memory_map=False).column(0)
-                for sample_id in ids.filter(pc.starts_with(ids, beginning)).to_pylist():
+                begins_so = pc.starts_with(ids, beginning)  # pyrefly: ignore[missing-attribute]
+                for sample_id in ids.filter(begins_so).to_pylist():
                     found[sample_id] = shard.number
         return found
 
