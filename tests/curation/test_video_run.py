@@ -106,7 +106,8 @@ def test_kept_clips_have_captions_and_scores(finished):
             assert row["judge_mean"] == pytest.approx(0.8)
             assert row["motion"] > 0.01
             assert row["overall"] is not None
-            assert row["num_candidates"] == 3
+            # its own, that of its copy, the clip's and the fused one
+            assert row["num_candidates"] == 4
             assert row["verdict_quality"] == 4
 
 
