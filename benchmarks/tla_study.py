@@ -153,6 +153,9 @@ def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:
             result = train_and_measure(run, options, held_out=held_out, gallery=gallery)
             write_json(place, result)
             print(f"{run.name}: {result['seconds']:.0f} s of processor time in all", flush=True)
+        at_sides = options.out / f"{run.name}.sides.json"
+        if run.variant in AT_ALL_SIDES and run.rate is None and not at_sides.exists():
+            write_json(at_sides, measure_sides(run, options, gallery=gallery))
     if not (options.out / "timing.json").exists():
         timed = [name for name in COMPARED if name in options.towers]
         models = {name: (recipe_of(Run(name, 0), options).model, VARIANTS[name]) for name in timed}
@@ -198,13 +201,7 @@ def train_and_measure(
         if not is_finished(folder):
             raise SystemExit(75)
         trained = time.process_time()
-        measures = TowerMeasures(folder / "model", gallery)
-        measured = measures(held_out)
-        at_sides = {}
-        if run.variant in AT_ALL_SIDES and run.rate is None:
-            for side in options.sides:
-                drawings = read_pictures(options.out / "pictures" / f"drawings{side}")
-                at_sides[str(side)] = measures(drawings, side=side)
+        measured = TowerMeasures(folder / "model", gallery)(held_out)
     training = json.loads((folder / "report.json").read_text())
     return {
         "variant": run.variant,
@@ -215,11 +212,18 @@ def train_and_measure(
         **{key: training[key] for key in ("num_steps", "num_images", "num_patches")},
         "history": training["history"],
         "measured": measured,
-        "at_sides": at_sides,
         "largest_class": largest_class_share(held_out, gallery),
         "training_seconds": trained - started,
         "seconds": time.process_time() - started,
     }
+
+
+def measure_sides(run: Run, options: argparse.Namespace, *, gallery: Pictures) -> dict[str, Any]:
+    """The measurements of held-out drawings at each side; the gallery is as large as in training."""
+    with linear_attention_without(VARIANTS[run.variant].removed):
+        measures = TowerMeasures(options.out / run.name / "model", gallery)
+    pictures = options.out / "pictures"
+    return {str(side): measures(read_pictures(pictures / f"drawings{side}"), side=side) for side in options.sides}
 
 
 def write_json(path: Path, content: Any) -> None:

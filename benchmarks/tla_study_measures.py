@@ -26,6 +26,8 @@ from turingvit_hf.training.losses import chunked_siglip_loss
 KS = (1, 5, 10)
 DIRECTIONS = ("image_to_text", "text_to_image")
 NEIGHBORS = "k-NN"
+# so that a tower's own limit, that of its training, does not make a larger picture smaller
+MAX_PATCHES = 1_000_000
 # about as many pairs as a step of training has
 PAIRS_PER_LOSS = 40
 
@@ -121,8 +123,8 @@ class TowerMeasures:
             side: the longer side that all of them are brought to, in pixels; None: as the tower was trained, larger or
                 smaller ones brought into its bounds.
         """
-        bounds = {} if side is None else {"resolution": "bounded", "min_side": side, "max_side": side}
-        self.encoder.image_options = self._options | bounds
+        bounds = {"resolution": "bounded", "min_side": side, "max_side": side, "max_patches": MAX_PATCHES}
+        self.encoder.image_options = self._options | (bounds if side is not None else {})
         pooled = self.encoder.image_features(pictures.images, "pooled")
         network = self.encoder.network
         images = nn.functional.normalize(network.visual_projection(pooled), dim=-1)

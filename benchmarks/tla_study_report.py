@@ -46,9 +46,11 @@ def report(folder: Path, names: Sequence[str], *, trained_on: tuple[int, int]) -
         path = folder / f"{name}.json"
         if path.exists():
             tower = name.partition("/")[2]
-            by_tower.setdefault(tower, []).append(json.loads(path.read_text(encoding="utf-8")))
+            sides = folder / f"{name}.sides.json"
+            result = {**read_json(path), "at_sides": read_json(sides) if sides.exists() else {}}
+            by_tower.setdefault(tower, []).append(result)
     timing_file = folder / "timing.json"
-    timing = json.loads(timing_file.read_text(encoding="utf-8")) if timing_file.exists() else {}
+    timing = read_json(timing_file) if timing_file.exists() else {}
     summary = {
         "towers": {tower: summarize(results, by_tower["base"]) for tower, results in by_tower.items()},
         "at_sides": {tower: at_sides for tower, results in by_tower.items() if (at_sides := summarize_sides(results))},
@@ -61,6 +63,11 @@ def report(folder: Path, names: Sequence[str], *, trained_on: tuple[int, int]) -
     draw_study(folder / "tla_study.png", by_tower, summary)
     draw_sides(folder / "resolution.png", summary, trained_on=trained_on)
     print(f"wrote {folder / 'study.json'}, {folder / 'tla_study.png'} and {folder / 'resolution.png'}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def common(by_tower: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
@@ -98,6 +105,7 @@ def summarize(results: Sequence[Result], base: Sequence[Result]) -> dict[str, An
         "tower_parameters": results[0]["tower_parameters"],
         "training_seconds": [result["training_seconds"] for result in results],
         "siglip": [found["siglip"] for found in measured],
+        "siglip_of_training": [last_losses(result) for result in results],
     }
     shared = [result["seed"] for result in results if result["seed"] in base_of]
     for name, hits in all_hits(measured).items():
@@ -108,6 +116,12 @@ def summarize(results: Sequence[Result], base: Sequence[Result]) -> dict[str, An
         low, high = bootstrap_interval(difference)
         values[name]["minus_base"] = {"value": float(difference.mean()), "low": low, "high": high}
     return values
+
+
+def last_losses(result: Result) -> float:
+    """The mean SigLIP loss of the last third of training. Towers of one seed have it of the same packs."""
+    steps = [(logs["step"], logs["siglip"]) for logs in result["history"] if "siglip" in logs]
+    return statistics.fmean(loss for step, loss in steps if 3 * step > 2 * steps[-1][0])
 
 
 def all_hits(measured: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -122,9 +136,10 @@ def all_hits(measured: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def summarize_sides(results: Sequence[Result]) -> dict[str, Any]:
     """The same at each side of the drawings."""
+    measured_at = [result["at_sides"] for result in results if result["at_sides"]]
     sides: dict[str, Any] = {}
-    for side in results[0]["at_sides"]:
-        measured = [result["at_sides"][side] for result in results]
+    for side in measured_at[0] if measured_at else ():
+        measured = [at_sides[side] for at_sides in measured_at]
         sides[side] = {"siglip": [found["siglip"] for found in measured]}
         for name, hits in all_hits(measured).items():
             sides[side][name] = {
@@ -145,19 +160,22 @@ def as_table(summary: Mapping[str, Any]) -> Table:
     """A row a tower: means over seeds, smallest and largest."""
     names = [name for name in ("R@1", "R@5", "R@10", NEIGHBORS) if name in summary["towers"]["base"]]
     forms = list(summary["milliseconds"])
-    titles = ("tower", "rate", "seeds", "parameters", "SigLIP", *names, "R@10 - base", "k-NN - base", *forms)
+    differences = ("R@10 - base", "k-NN - base")
+    losses = ("SigLIP trained", "held out")
+    titles = ("tower", "rate", "seeds", "parameters", *losses, *names, *differences, *forms)
     title = f"{summary['held_out']} held-out pictures, chance {summary['chance']}"
     table = Table(*titles, title=title, padding=0)
     for tower, values in summary["towers"].items():
-        differences = [values[name]["minus_base"] for name in (names[-2], NEIGHBORS)]
+        of_base = [values[name]["minus_base"] for name in (names[-2], NEIGHBORS)]
         table.add_row(
             values["label"],
             f"{values['learning_rate']:g}",
             str(len(values["seeds"])),
             f"{values['tower_parameters']:,}",
+            spread(values["siglip_of_training"], percent=False),
             spread(values["siglip"], percent=False),
             *(spread(values[name]["seeds"]) for name in names),
-            *(f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in differences),
+            *(f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in of_base),
             *(f"{summary['milliseconds'][form].get(tower, float('nan')):.0f}" for form in forms),
         )
     return table

@@ -21,7 +21,7 @@ from turingvit_hf.training.data.stamps import PACKAGE, STAMPS_FOLDER
 
 
 ROOT = Path(__file__).parents[1]
-SIDES = (64, 128)
+SIDES = (64, 512)
 DRAWING = """<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20" xmlns:cc="http://web.resource.org/cc/"
  xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata><cc:Work><dc:title>Thing number {name}</dc:title></cc:Work>
 </metadata><circle cx="20" cy="10" r="9" fill="#{color:06x}"/></svg>"""
@@ -103,6 +103,14 @@ def test_figures_are_those_of_the_trained_towers(finished, prepared):
         assert min(form["base"], form["no_gate"]) > 0
     for name in ("tla_study.png", "resolution.png"):
         assert size_of(out / name)[0] > 800
+
+
+def test_large_drawings_are_seen_as_large_as_they_are(finished, prepared, study):
+    pictures = study.tla_study_pictures.read_pictures(prepared / "out/pictures/drawings512")
+    measures = study.tla_study_measures.TowerMeasures(prepared / "out/seed0/base/model", pictures)
+    for side, grid in ((512, [1, 8, 16]), (64, [1, 1, 2])):
+        measures(pictures, side=side)
+        assert measures.encoder.prepare_images(pictures.images)["image_grid_thw"].unique(dim=0).tolist() == [grid]
 
 
 def test_what_is_finished_is_not_done_again(finished, prepared, study, monkeypatch):
