@@ -87,7 +87,7 @@ def test_our_own_sees_images_at_their_own_resolution(folders):
     scorer = TransformersScorer(str(folders["turingvit"]), device="cpu", max_patches=150)
     large = np.zeros((40, 80, 3), np.uint8)  # 200 patches of 4 x 4, more than a batch may have
     seen = []
-    network = scorer._loaded()
+    network = scorer._loaded().network
     encode = network.get_image_features
 
     def watch(**inputs):

@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Features of images and texts from any dual encoder or vision tower of transformers, TuringViT's own included."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,7 +78,11 @@ class TransformersEncoder:
         network = _load(AutoModel, model, revision, dtype=dtype)
         self.has_texts = hasattr(network, "get_text_features")
         if not self.has_texts and network.main_input_name != "pixel_values":
-            raise InputError(f"{model!r} has no image encoder that can be asked: it is a {type(network).__name__}")
+            name = type(network).__name__
+            raise InputError(
+                f"{model!r} has no image encoder that can be asked, and is no dual encoder: {name} has no "
+                "get_image_features"
+            )
         self.network: Any = network.to(device).eval()
         self.processor: Any = _load(AutoProcessor, model, revision) if self.has_texts else None
         self.image_processor: Any = (
@@ -117,6 +121,18 @@ class TransformersEncoder:
         return tokens
 
     @torch.inference_mode()
+    def features_of_inputs(self, images: Sequence[Mapping[str, Tensor]], kind: str = "embedding") -> Tensor:
+        """`image_features` of images that were prepared one by one, each with what `prepare_images` makes of it."""
+        first = images[0]["pixel_values"]
+        # packed (T, P), padded (1, L, P) or pixels (1, 3, H, W)
+        sizes = [
+            self._usual_patches() if first.dim() == 4 else image["pixel_values"].shape[:-1].numel() for image in images
+        ]
+        batches = _in_budget(images, sizes, self.tokens_per_batch)
+        joined = ({name: torch.cat([image[name] for image in batch]) for name in batch[0]} for batch in batches)
+        return torch.cat([self._encode(inputs, kind) for inputs in joined])
+
+    @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """The features (M, E) float32 on the CPU of texts, of which those that are too long are cut.
 
@@ -153,8 +169,16 @@ class TransformersEncoder:
         # SigLIP reads its embedding off the last token, padding or not
         padding = "max_length" if self.network.config.model_type.startswith("siglip") else True
         return self.processor(
-            text=list(texts), padding=padding, truncation=True, max_length=self._text_limit(), return_tensors="pt"
+            text=list(texts), padding=padding, truncation=True, max_length=self.text_limit, return_tensors="pt"
         )
+
+    @property
+    def text_limit(self) -> int:
+        """Tokens of the longest text; longer ones are cut."""
+        config = self.network.config.text_config
+        limits = [self._max_text_tokens, self.processor.tokenizer.model_max_length]
+        limits.append(getattr(config, "max_position_embeddings", None))
+        return min(limit for limit in [*limits, NO_LIMIT] if limit is not None)
 
     def _options_of(self, image_size: int | None, max_patches: int | None) -> dict[str, Any]:
         """What the image processor is called with beside its own settings."""
@@ -175,16 +199,7 @@ class TransformersEncoder:
 
     def _batches(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """The images in order, in batches of no more patches than allowed."""
-        batch: list[np.ndarray] = []
-        num_patches = 0
-        for image in images:
-            patches = self._num_patches(image)
-            if batch and num_patches + patches > self.tokens_per_batch:
-                yield batch
-                batch, num_patches = [], 0
-            batch.append(image)
-            num_patches += patches
-        yield batch
+        return _in_budget(images, map(self._num_patches, images), self.tokens_per_batch)
 
     def _num_patches(self, image: np.ndarray) -> int:
         if isinstance(self.image_processor, TuringViTImageProcessor):
@@ -192,6 +207,10 @@ class TransformersEncoder:
             return self.image_processor.get_number_of_image_patches(height, width, self.image_options)
         if hasattr(self.image_processor, "max_num_patches"):
             return self.image_options.get("max_num_patches", self.image_processor.max_num_patches)
+        return self._usual_patches()
+
+    def _usual_patches(self) -> int:
+        """Patches of an image of a fixed size."""
         config = getattr(self.network.config, "vision_config", self.network.config)
         size, patch_size = getattr(config, "image_size", None), getattr(config, "patch_size", None)
         return (size // patch_size) ** 2 if isinstance(size, int) and isinstance(patch_size, int) else USUAL_PATCHES
@@ -224,13 +243,6 @@ class TransformersEncoder:
             for name, value in inputs.items()
         }
 
-    def _text_limit(self) -> int:
-        """Tokens of the longest text."""
-        config = self.network.config.text_config
-        limits = [self._max_text_tokens, self.processor.tokenizer.model_max_length]
-        limits.append(getattr(config, "max_position_embeddings", None))
-        return min(limit for limit in [*limits, NO_LIMIT] if limit is not None)
-
     def _require_texts(self) -> None:
         if not self.has_texts:
             raise InputError(
@@ -246,6 +258,19 @@ def _load(auto_class: Any, model: str, revision: str | None, **options: Any) -> 
         return auto_class.from_pretrained(model, revision=revision, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{auto_class.__name__} cannot load {model!r}: {error}") from error
+
+
+def _in_budget(items: Sequence[Any], sizes: Iterable[int], budget: int) -> Iterator[list[Any]]:
+    """Items in order, in lists whose sizes together stay within a budget; a larger item is alone."""
+    batch: list[Any] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if batch and total + size > budget:
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size
+    yield batch
 
 
 def _pooled(output: Any) -> Tensor:

@@ -1,21 +1,18 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Scorers: frozen models with a space that images and texts share, from transformers or trained by this package."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import AutoModel, AutoProcessor
+from torch import Tensor, nn
 
-from turingvit_hf.curation.models.loading import load, move, pick_device
+from turingvit_hf.curation.models.loading import pick_device
 from turingvit_hf.errors import InputError
+from turingvit_hf.evaluation.encoders import TransformersEncoder
 from turingvit_hf.processing.image_processing_turingvit import TuringViTImageProcessor
-
-
-# a tokenizer that knows no limit says something like 1e30
-NO_LIMIT = 100_000
 
 
 class TextEmbeddings(NamedTuple):
@@ -102,63 +99,53 @@ class TransformersScorer:
         self._max_patches = max_patches
         self._max_tokens = max_tokens
         self._lowercase = lowercase
-        self._network: Any = None
-        self._processor: Any = None
+        self._encoder: TransformersEncoder | None = None
 
     @property
     def tau(self) -> float:
         """1 / exp(logit_scale), what similarities were divided by in training."""
-        return float(torch.exp(-self._loaded().logit_scale.detach().double()).item())
+        return float(torch.exp(-self._loaded().network.logit_scale.detach().double()).item())
 
     @property
     def is_sigmoid(self) -> bool:
         """Whether it has a bias on its logits, as models trained with a sigmoid loss do."""
-        return hasattr(self._loaded(), "logit_bias")
+        return hasattr(self._loaded().network, "logit_bias")
 
-    @torch.inference_mode()
     def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return (N, E) float16 of length 1 for uint8 images (H, W, 3)."""
-        network = self._loaded()
-        processor = self._processor.image_processor
-        # sizes may differ, and our processor packs them
-        options = {"do_pack": True} if isinstance(processor, TuringViTImageProcessor) else {}
-        vectors = []
-        for batch in self._batches_of(images):
-            inputs = processor(batch, return_tensors="pt", input_data_format="channels_last", **options)
-            vectors.append(self._unit(network.get_image_features(**move(inputs, network))))
-        return np.concatenate(vectors)
+        encoder = self._loaded()
+        batches = self._batches_of(images, encoder.image_processor)
+        features = [encoder.image_features([image.transpose(2, 0, 1) for image in batch]) for batch in batches]
+        return _unit(torch.cat(features))
 
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Return the embeddings of texts; the end of those that are too long is cut off, and told."""
-        network = self._loaded()
-        tokenizer = self._processor.tokenizer
-        limit = self._text_limit()
-        # SigLIP reads its embedding off the last token, padding or not
-        padding = "max_length" if network.config.model_type.startswith("siglip") else True
-        vectors, is_cut = [], []
-        for start in range(0, len(texts), self._batch_size):
-            batch = [text.lower() if self._lowercase else text for text in texts[start : start + self._batch_size]]
-            whole = tokenizer(batch, truncation=False, padding=False, verbose=False)["input_ids"]
-            inputs = tokenizer(batch, padding=padding, truncation=True, max_length=limit, return_tensors="pt")
-            vectors.append(self._unit(network.get_text_features(**move(inputs, network))))
-            is_cut += [len(ids) > limit for ids in whole]
-        return TextEmbeddings(np.concatenate(vectors), is_cut)
+        encoder = self._loaded()
+        read = [text.lower() if self._lowercase else text for text in texts]
+        whole = encoder.processor.tokenizer(read, truncation=False, padding=False, verbose=False)["input_ids"]
+        return TextEmbeddings(_unit(encoder.text_features(read)), [len(ids) > encoder.text_limit for ids in whole])
 
-    def _loaded(self) -> Any:
-        if self._network is None:
+    def _loaded(self) -> TransformersEncoder:
+        if self._encoder is None:
             self._device = pick_device(self._device)
-            network = load(AutoModel, self.model, self.revision, dtype=self._dtype)
+            encoder = TransformersEncoder(
+                self.model,
+                revision=self.revision,
+                dtype=self._dtype,
+                device=self._device,
+                tokens_per_batch=sys.maxsize,  # batches are made here
+                texts_per_batch=self._batch_size,
+                max_text_tokens=self._max_tokens,
+            )
             for method in ("get_image_features", "get_text_features", "logit_scale"):
-                if not hasattr(network, method):
-                    raise InputError(f"{self.model!r} is no dual encoder: {type(network).__name__} has no {method}")
-            self._processor = load(AutoProcessor, self.model, self.revision)
-            self._network = network.to(self._device).eval()
-        return self._network
+                if not hasattr(encoder.network, method):
+                    name = type(encoder.network).__name__
+                    raise InputError(f"{self.model!r} is no dual encoder: {name} has no {method}")
+            self._encoder = encoder
+        return self._encoder
 
-    def _batches_of(self, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    def _batches_of(self, images: Sequence[np.ndarray], processor: Any) -> list[list[np.ndarray]]:
         """The images in order, in batches of no more images, and of native ones no more patches, than allowed."""
-        processor = self._processor.image_processor
         batches: list[list[np.ndarray]] = [[]]
         num_patches = 0
         for image in images:
@@ -173,18 +160,11 @@ class TransformersScorer:
             num_patches += patches
         return batches
 
-    def _text_limit(self) -> int:
-        """Tokens of the longest text."""
-        config = self._network.config.text_config
-        limits = [self._max_tokens, self._processor.tokenizer.model_max_length]
-        limits.append(getattr(config, "max_position_embeddings", None))
-        return min(limit for limit in [*limits, NO_LIMIT] if limit is not None)
-
-    def _unit(self, output: Any) -> np.ndarray:
-        """The pooled vectors of an output, of length 1, as float16 on the CPU."""
-        pooled = output if isinstance(output, torch.Tensor) else output.pooler_output
-        return nn.functional.normalize(pooled.float(), dim=-1).half().cpu().numpy()
-
     def __getstate__(self) -> dict[str, Any]:
         # each process loads it for itself
-        return self.__dict__ | {"_network": None, "_processor": None}
+        return self.__dict__ | {"_encoder": None}
+
+
+def _unit(features: Tensor) -> np.ndarray:
+    """Vectors of length 1 as float16."""
+    return nn.functional.normalize(features, dim=-1).half().numpy()
