@@ -125,7 +125,7 @@ def planned(seeds: Sequence[int]) -> Iterator[Run]:
         if number == min(1, len(seeds) - 1):
             # nobody should say that the rate was chosen for one of them
             yield from (Run(variant, seeds[0], SECOND_RATE) for variant in ("base", "softmax"))
-    yield from (Run("no_rescale", seed) for seed in seeds)
+    yield from (Run(variant, seed) for variant in ("none", "no_rescale") for seed in seeds)
 
 
 def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:

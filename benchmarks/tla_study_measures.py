@@ -39,7 +39,8 @@ class Variant:
     Attributes:
         label: what figures call it.
         changes: of the recipe. `intermediate_size` makes up for matrices that a tower has more or fewer than others.
-        removed: parts of linear attention that it lacks, `"gate"` or `"norm"`; no configuration has towers without.
+        removed: parts of linear attention that it lacks, `"gate"` or `"norm"`, or `"attention"` for all of it; no
+            configuration has towers without.
     """
 
     label: str
@@ -57,6 +58,12 @@ VARIANTS = {
     "projection": Variant(
         "with output projection", ("model.tla_output_projection=true", "model.intermediate_size=224")
     ),
+    # the control: what differs less from this than from chance does not depend on attention
+    "none": Variant(
+        "no attention at all",
+        (f"model.layer_types=[{', '.join(['linear_attention'] * 6)}]", "model.intermediate_size=400"),
+        ("attention",),
+    ),
     "no_rescale": Variant("5 : 1, no rescaled positions", ("model.pos_embed_rescale=null",)),
 }
 
@@ -71,6 +78,17 @@ class Absent(nn.Module):
         """No logits for a gate."""
 
 
+class NoAttention(nn.Module):
+    """Stands where a layer has its attention: nothing passes from one patch to another."""
+
+    def __init__(self, config: TuringViTConfig):
+        super().__init__()
+
+    def forward(self, hidden_states: Tensor, cu_seqlens: Tensor | None, rope: tuple) -> Tensor:
+        """Zeros, shaped like `hidden_states`."""
+        return torch.zeros_like(hidden_states)
+
+
 @contextmanager
 def linear_attention_without(removed: Sequence[str]) -> Iterator[None]:
     """Towers that are built or loaded inside of the block have linear attention without these parts."""
@@ -82,7 +100,8 @@ def linear_attention_without(removed: Sequence[str]) -> Iterator[None]:
             for part in removed:
                 setattr(self, {"gate": "output_gate", "norm": "output_norm"}[part], Absent())
 
-    modeling_turingvit.TuringViTLinearAttention = Reduced if removed else complete
+    instead = NoAttention if "attention" in removed else Reduced if removed else complete
+    modeling_turingvit.TuringViTLinearAttention = instead
     try:
         yield
     finally:

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 from tla_study_measures import DIRECTIONS, NEIGHBORS, with_interval
 
 from turingvit_hf.evaluation.statistics import bootstrap_interval
@@ -25,6 +23,7 @@ COLORS = {
     "no_norm": "tab:brown",
     "no_rope": "tab:pink",
     "projection": "tab:olive",
+    "none": "tab:gray",
     "no_rescale": "tab:purple",
 }
 HITS = (*(f"{way}_R@{k}" for k in (1, 5, 10) for way in DIRECTIONS), NEIGHBORS)
@@ -57,9 +56,7 @@ def report(folder: Path, names: Sequence[str], *, trained_on: tuple[int, int]) -
         "milliseconds": timing,
     } | common(by_tower)
     (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    console = Console(width=180)
-    for table in (as_table(summary), as_sides(summary)):
-        console.print(table)
+    print(as_markdown(summary))
     draw_study(folder / "tla_study.png", by_tower, summary)
     draw_sides(folder / "resolution.png", summary, trained_on=trained_on)
     print(f"wrote {folder / 'study.json'}, {folder / 'tla_study.png'} and {folder / 'resolution.png'}")
@@ -153,45 +150,67 @@ def spread(values: Sequence[float], *, percent: bool = True) -> str:
     """Mean, smallest and largest over seeds."""
     numbers = (statistics.fmean(values), min(values), max(values))
     mean, low, high = (f"{100 * number:.1f}" if percent else f"{number:.3f}" for number in numbers)
-    return f"{mean} ({low}-{high})"
+    return f"{mean} ({low}-{high})" if len(values) > 1 else mean
 
 
-def as_table(summary: Mapping[str, Any]) -> Table:
-    """A row a tower: means over seeds, smallest and largest."""
-    names = [name for name in ("R@1", "R@5", "R@10", NEIGHBORS) if name in summary["towers"]["base"]]
-    forms = list(summary["milliseconds"])
-    differences = ("R@10 - base", "k-NN - base")
-    losses = ("SigLIP trained", "held out")
-    titles = ("tower", "rate", "seeds", "parameters", *losses, *names, *differences, *forms)
-    title = f"{summary['held_out']} held-out pictures, chance {summary['chance']}"
-    table = Table(*titles, title=title, padding=0)
+def as_markdown(summary: Mapping[str, Any]) -> str:
+    """The tables in Markdown; cells have the mean over seeds, the smallest and the largest."""
+    tables = [as_table(summary)]
+    if summary["milliseconds"]:
+        tables.append(as_times(summary))
+    tables += [table for name in (BOTH, NEIGHBORS) if (table := as_sides(summary, name))]
+    return "\n".join(tables)
+
+
+def as_table(summary: Mapping[str, Any]) -> str:
+    """A row a tower, with what was measured after training and the differences from the base tower."""
+    names = [name for name in ("R@1", "R@10", NEIGHBORS) if name in summary["towers"]["base"]]
+    compared = names[-2:]
+    titles = ["tower", "rate", "seeds", "parameters", "loss, trained", "loss, held out", *names]
+    titles += [f"{name} less that of 5 : 1" for name in compared]
+    rows = []
     for tower, values in summary["towers"].items():
-        of_base = [values[name]["minus_base"] for name in (names[-2], NEIGHBORS)]
-        table.add_row(
-            values["label"],
-            f"{values['learning_rate']:g}",
-            str(len(values["seeds"])),
-            f"{values['tower_parameters']:,}",
-            spread(values["siglip_of_training"], percent=False),
-            spread(values["siglip"], percent=False),
-            *(spread(values[name]["seeds"]) for name in names),
-            *(f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in of_base),
-            *(f"{summary['milliseconds'][form].get(tower, float('nan')):.0f}" for form in forms),
-        )
-    return table
+        first = [values["label"], f"{values['learning_rate']:g}", str(len(values["seeds"]))]
+        first.append(f"{values['tower_parameters']:,}")
+        losses = [spread(values[name], percent=False) for name in ("siglip_of_training", "siglip")]
+        shares = [spread(values[name]["seeds"]) for name in names]
+        of_base = [difference(values[name]["minus_base"]) if tower != "base" else "" for name in compared]
+        rows.append([*first, *losses, *shares, *of_base])
+    return markdown_table(titles, rows)
 
 
-def as_sides(summary: Mapping[str, Any]) -> Table:
-    """A row a tower and measurement, a column a side."""
-    sides = list(next(iter(summary["at_sides"].values())))
-    table = Table("tower", "measured", *sides, title="Drawings at longer sides in pixels")
-    for tower, values in summary["at_sides"].items():
-        label = summary["towers"][tower]["label"]
-        for name in (BOTH, NEIGHBORS):
-            if name in values[sides[0]]:
-                table.add_row(label, name, *(spread(values[side][name]["seeds"]) for side in sides))
-        table.add_row(label, "SigLIP", *(spread(values[side]["siglip"], percent=False) for side in sides))
-    return table
+def as_times(summary: Mapping[str, Any]) -> str:
+    """A row a tower, its milliseconds in each form."""
+    forms = summary["milliseconds"]
+    rows = [
+        [summary["towers"][tower]["label"], *(f"{times[tower]:.0f}" for times in forms.values())]
+        for tower in next(iter(forms.values()))
+    ]
+    return markdown_table(["ms", *forms], rows)
+
+
+def as_sides(summary: Mapping[str, Any], name: str) -> str:
+    """A row a tower, one measurement at all sides; empty where it was not measured."""
+    found = {tower: sides for tower, sides in summary["at_sides"].items() if name in next(iter(sides.values()))}
+    if not found:
+        return ""
+    sides = list(next(iter(found.values())))
+    rows = [
+        [summary["towers"][tower]["label"], *(spread(values[side][name]["seeds"]) for side in sides)]
+        for tower, values in found.items()
+    ]
+    return markdown_table([name, *sides], rows)
+
+
+def difference(values: Mapping[str, float]) -> str:
+    """A difference of shares with its interval, in points."""
+    return "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{key: 100 * value for key, value in values.items()})
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Mapping[str, Any]) -> None:
@@ -207,7 +226,7 @@ def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Ma
     titles = {BOTH: "R@10, %", NEIGHBORS: "k-NN, right classes, %", "siglip": "SigLIP loss (less is better)"}
     for axes, (name, title) in zip(areas, titles.items(), strict=True):
         towers = [(tower, summary["towers"][tower]) for tower in compared]
-        draw_bars(axes, [(tower, values) for tower, values in towers if name in values], name)
+        draw_values(axes, [(tower, values) for tower, values in towers if name in values], name)
         axes.set_title(f"Held out: {title}")
         if name in summary["chance"]:
             axes.axvline(100 * summary["chance"][name], color="black", linewidth=0.8, linestyle=":")
@@ -216,17 +235,18 @@ def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Ma
     figure.savefig(path, dpi=110)
 
 
-def draw_bars(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> None:
-    """A bar a tower from the top down, with a dot a seed."""
+def draw_values(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> None:
+    """A row a tower from the top down: a bar for the mean of shares, a stroke for that of losses, a dot a seed."""
     for row, (tower, values) in enumerate(towers):
         of_seeds = values[name] if name == "siglip" else [100 * value for value in values[name]["seeds"]]
-        axes.barh(row, statistics.fmean(of_seeds), color=COLORS[tower], alpha=0.45)
+        mean = statistics.fmean(of_seeds)
+        if name == "siglip":  # an axis of losses does not begin at 0, so bars would mislead
+            axes.plot(mean, row, "|", color=COLORS[tower], markersize=22, markeredgewidth=4, alpha=0.6)
+        else:
+            axes.barh(row, mean, color=COLORS[tower], alpha=0.45)
         axes.plot(of_seeds, [row] * len(of_seeds), "o", color="black", markersize=3)
     axes.set_yticks(range(len(towers)), [values["label"] for _, values in towers])
-    axes.invert_yaxis()
-    if name == "siglip":
-        every = [value for _, values in towers for value in values[name]]
-        axes.set_xlim(0.95 * min(every), 1.02 * max(every))
+    axes.set_ylim(len(towers) - 0.5, -0.5)
 
 
 def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
