@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from turingvit_hf.curation.models.answers import Answer, Question, key_of, read_answer
+from turingvit_hf.curation.models.answers import Answer, Failure, Question, key_of, read_answer
 from turingvit_hf.curation.models.chat_client import EndpointChat
 from turingvit_hf.curation.models.pacing import Pace
 from turingvit_hf.curation.models.pictures import shrink, to_data_url
@@ -108,3 +108,12 @@ def test_a_caption_is_no_refusal(text):
 def test_bad_options_are_refused(changes, text):
     with pytest.raises(InputError, match=text):
         EndpointChat(**{"model": "m", "base_url": "http://a/v1"} | changes)
+
+
+def test_half_a_surrogate_pair_in_an_answer_can_be_written():
+    """As JSON's escapes leave it of an emoji that was cut."""
+    text = '{"grounded": false, "hallucinated_phrases": ["a \\ud83d"], "quality": 3}'
+    assert read_answer(Answer(text=text), Question("?", schema=Verdict)).value.hallucinated_phrases == ["a \ufffd"]
+    assert read_answer(Answer(text="A dog \ud83d"), Question("?")).text == "A dog \ufffd"
+    failed = Answer(failure=Failure("refused", "no \ud83d", passing=False))
+    assert read_answer(failed, Question("?")).failure.detail == "no \ufffd"

@@ -22,9 +22,11 @@ from tests.curation.looking_cases import (
     rows_of,
     write_source,
 )
-from tests.curation.run_cases import make_config, write_listing, write_pictures
+from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from turingvit_hf.curation.report import charts
 from turingvit_hf.curation.report.page import write_report
 from turingvit_hf.curation.report.pictures import draw_boxes
+from turingvit_hf.curation.report.summary import Summary
 from turingvit_hf.curation.runs import run
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.errors import InputError
@@ -66,7 +68,7 @@ def test_every_section_is_there(whole):
     assert "how often each style and captioner was chosen" in alternatives
     assert any("shorter side" in text for text in alternatives)
     assert "sources:" in page.sections["Config"]
-    assert "first of each group was kept" in page.sections["Duplicates"]
+    assert "first of each group stays" in page.sections["Duplicates"]
 
 
 def test_numbers_are_those_of_the_rows(whole):
@@ -242,3 +244,34 @@ def test_groups_of_duplicates_stand_together(whole):
         frozenset([kept, *(name for name, other in of.items() if other == kept)]) for kept in set(of.values())
     }
     assert all(of.get(name) == names[0] for names in shown for name in names[1:])
+    assert section.count(">stays<") == len(groups)
+    assert section.count("exact duplicate") == len(of)
+
+
+def test_cards_say_where_a_caption_comes_from(whole, tmp_path):
+    out, html, _ = whole
+    by_captioner = [row for row in rows_of(out) if row["status"] == "kept" and row["captioner"]]
+    assert by_captioner
+    assert "by counting, main subjects, their actions and attributes" in Page(html).sections["Kept"]
+
+    rows = write_pictures(tmp_path / "pictures", 3)
+    large = picture(50).resize((192, 192), Image.Resampling.LANCZOS)
+    large.save(tmp_path / "pictures" / "000.png")  # stays, being larger than its copy
+    picture(50).save(tmp_path / "pictures" / "copy.png")
+    rows[0]["caption"] = ""
+    write_listing(tmp_path / "pictures", [*rows, {"file_name": "copy.png", "caption": "Said of a copy."}])
+    run(make_config(tmp_path / "pictures"), tmp_path / "run")
+    (kept,) = (row for row in rows_of(tmp_path / "run") if row["caption"] == "Said of a copy.")
+    shown = Page(write_report(tmp_path / "run")[0].read_text(encoding="utf-8")).sections["Kept"]
+    assert f"caption of copy {kept['caption_from']}" in shown
+
+
+def test_bars_of_captions_fill_their_chart(monkeypatch):
+    """Shares of a hundredth are to be told apart."""
+    limits = []
+    monkeypatch.setattr(charts, "_png", lambda figure: limits.append(figure.axes[0].get_xlim()))
+    summary = Summary()
+    for number in range(10):
+        summary.wins["style", f"style {number}"].update(candidates=100, eligible=100, chosen=number)
+    charts.draw_wins(summary)
+    assert limits == [(0.0, 1.25 * 9)]

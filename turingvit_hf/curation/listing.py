@@ -37,8 +37,9 @@ def list_folder(source: SourceConfig, target: Path) -> str | None:
         return str(target)
     num_rows = 0
     with written_file(target) as partial, partial.open("w", encoding="utf-8") as file:
+        # in ASCII, which can hold names that are no UTF-8 too
         for row in _rows(folder, source.kind):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row) + "\n")
             num_rows += 1
         if not num_rows:
             raise InputError(

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from turingvit_hf.curation.config import SourceConfig
+from turingvit_hf.curation.text import well_formed
 from turingvit_hf.data.columns import CAPTION_COLUMNS
 from turingvit_hf.data.media import find_media
 from turingvit_hf.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
@@ -134,6 +135,8 @@ def read_samples(
     for position, row in _numbered(opened.rows, unit, start, stop, wanted):
         number = f"{unit}/{start + position}" if is_stream else str(start + position)
         sample = _sample(row, opened, source, number=number, unit=unit if is_stream else None)
+        # but for the media: a path is what the file system calls it
+        sample = {name: value if name == "media" else well_formed(value) for name, value in sample.items()}
         if position in repeats or sample["key"] in seen:
             sample |= {"fault": "row has the key of an earlier row", "fault_detail": sample["key"], "media": None}
             sample["key"] += f"#{number}"
@@ -234,6 +237,14 @@ def _plain_media(media: Any) -> bytes | str:
 
 
 def _key(
+    row: dict[str, Any], source: SourceConfig, root: Path | None, path: Any, *, number: str, unit: int | None
+) -> str:
+    key = _raw_key(row, source, root, path, number=number, unit=unit)
+    # names of files that are no UTF-8 must stay different
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
+def _raw_key(
     row: dict[str, Any], source: SourceConfig, root: Path | None, path: Any, *, number: str, unit: int | None
 ) -> str:
     if source.key_column is not None and row.get(source.key_column) is not None:

@@ -54,6 +54,20 @@ class EntropyScale(NamedTuple):
 AFFINE_SCALE = EntropyScale(1.5, 4.1)
 
 
+def well_formed(value: Any) -> Any:
+    """Return a value of JSON whose texts can be written as UTF-8.
+
+    Half a surrogate pair, which JSON's escapes may leave of an emoji, becomes U+FFFD.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [well_formed(entry) for entry in value]
+    if isinstance(value, dict):
+        return {well_formed(name): well_formed(entry) for name, entry in value.items()}
+    return value
+
+
 def split_words(text: str) -> list[str]:
     """Return the words of a text in lower case, hyphens split."""
     return SPLIT_WORD.findall(text.lower())

@@ -49,14 +49,20 @@ def find_media(value: Any, kind: str, *, root: Path | None, is_confined: bool) -
         return value
     if not isinstance(value, str) or not value:
         raise BadRowError(f"row has no {kind}", f"{value!r:.100}")
-    path = Path(value).expanduser()
-    path = root / path if root is not None else path
-    if is_confined and root is not None and not path.resolve().is_relative_to(root.resolve()):
-        raise BadRowError("file lies outside the folder of its source", str(path))
-    if not path.is_file():
-        raise BadRowError("file is missing", str(path))
-    if path.stat().st_size == 0:
-        raise BadRowError(f"{kind} is empty", str(path))
+    path = Path(value)
+    try:
+        path = path.expanduser() if path.parts[:1] == ("~",) else path
+        path = root / path if root is not None else path
+        if is_confined and root is not None and not path.resolve().is_relative_to(root.resolve()):
+            raise BadRowError("file lies outside the folder of its source", str(path))
+        if not path.is_file():
+            raise BadRowError("file is missing", str(path))
+        if path.stat().st_size == 0:
+            raise BadRowError(f"{kind} is empty", str(path))
+    except BadRowError:
+        raise
+    except (OSError, ValueError) as error:  # too long, or with characters that no name has
+        raise BadRowError("file is missing", f"{value!r:.100}: {error}") from error
     return path
 
 

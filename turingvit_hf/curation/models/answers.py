@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from turingvit_hf.curation.journal import Journal, call_key
 from turingvit_hf.curation.prompts import correction_prompt
+from turingvit_hf.curation.text import well_formed
 from turingvit_hf.errors import InputError
 
 
@@ -168,8 +169,9 @@ def hash_of_parameters(model: ChatModel) -> str:
 
 def read_answer(answer: Answer, question: Question) -> Answer:
     """Return the answer with its `value`, or with the failure that keeps it from use."""
+    answer = replace(answer, text=well_formed(answer.text))
     if answer.failure is not None:
-        return answer
+        return replace(answer, failure=replace(answer.failure, detail=well_formed(answer.failure.detail)))
     text = THOUGHTS.sub("", answer.text).strip()
     if answer.finish_reason == "length":
         return _failed(answer, "cut short", "it was longer than the limit of tokens")
@@ -181,7 +183,7 @@ def read_answer(answer: Answer, question: Question) -> Answer:
         return replace(answer, text=text)
     try:
         # models that were asked for JSON alone still like to put words or a fence around it
-        value, _ = json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))
+        value = well_formed(json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))[0])
     except ValueError as error:
         return _failed(answer, "not JSON", f"it is not one JSON object ({error})")
     try:

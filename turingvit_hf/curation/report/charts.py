@@ -152,7 +152,7 @@ def draw_wins(summary: Summary) -> str | None:
     for place, share, (_, _, counts) in zip(places, shares, entries, strict=True):
         axes.text(share, place, f" {share:.0f} % of {counts['candidates']:,}", va="center", fontsize=9)
     axes.set_yticks(places, [f"{by}: {name}" for by, name, _ in entries])
-    axes.set_xlim(0, 125)
+    axes.set_xlim(0, 1.25 * max(shares))  # room for the numbers
     axes.set_xlabel("chosen, % of its candidates")
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)

@@ -18,6 +18,8 @@ from turingvit_hf.curation.tables import write_json, written_file
 
 # groups of duplicates that are shown, and pictures of a group
 NUM_GROUPS, GROUP = 8, 5
+# of the row that the others of a group are duplicates of
+STAYS = "stays"
 # characters of a caption that are shown
 MAX_CAPTION = 200
 
@@ -87,7 +89,7 @@ def _grids(run: RunFolder, summary: Summary) -> list[dict[str, Any]]:
     for entries in summary.dropped.values():
         shown += entries
     names = {entry.row["sample_id"] for entry in shown}
-    names |= {name for kept, others in groups for name in (kept, *others[: GROUP - 1])}
+    names |= {name for kept, others in groups for name in (kept, *(other for other, _ in others[: GROUP - 1]))}
     pictures = read_pictures(run, names)
     small = {name: thumbnail(picture) for name, picture in pictures.items()}
     grids = [
@@ -112,7 +114,11 @@ def _grids(run: RunFolder, summary: Summary) -> list[dict[str, Any]]:
         grids.append({"title": "Grounded", "note": note, "cards": _cards(summary.grounded, boxed)})
     if groups:
         grids.append(
-            {"title": "Duplicates", "note": "The first of each group was kept.", "groups": _groups(groups, small)}
+            {
+                "title": "Duplicates",
+                "note": "The first of each group stays in its place; a later stage may still drop it.",
+                "groups": _groups(groups, small),
+            }
         )
     return grids
 
@@ -123,6 +129,7 @@ def _cards(shown: Iterable[Shown], pictures: Mapping[str, str]) -> list[dict[str
             "picture": pictures.get(entry.row["sample_id"]),
             "id": entry.row["sample_id"],
             "caption": _shortened(best_caption(entry.row) or ""),
+            "origin": caption_origin(entry.row),
             "status": entry.judged.status,
             "verdict": _verdict(entry),
             "overall": entry.row.get("overall"),
@@ -141,10 +148,13 @@ def _verdict(entry: Shown) -> str:
     return describe_drop(entry.judged.drop) if entry.judged.drop else entry.judged.status
 
 
-def _groups(groups: list[tuple[str, list[str]]], pictures: Mapping[str, str]) -> list[dict[str, Any]]:
+def _groups(groups: list[tuple[str, list[tuple[str, Drop]]]], pictures: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
         {
-            "cards": [{"picture": pictures.get(name), "id": name} for name in (kept, *others[: GROUP - 1])],
+            "cards": [
+                {"picture": pictures.get(name), "id": name, "why": describe_drop(drop) if drop else STAYS}
+                for name, drop in ((kept, None), *others[: GROUP - 1])
+            ],
             "more": max(0, len(others) - GROUP + 1),
         }
         for kept, others in groups
@@ -157,6 +167,17 @@ def best_caption(row: Mapping[str, Any]) -> str | None:
     if best is not None and best < len(candidates):
         return candidates[best]["text"]
     return row.get("raw_caption")
+
+
+def caption_origin(row: Mapping[str, Any]) -> str:
+    """Return where the chosen caption of a row comes from, in words; nothing where it is the row's own, or none."""
+    candidates, best = row.get("candidates") or (), row.get("best")
+    if best is None or best >= len(candidates):
+        return ""
+    candidate = candidates[best]
+    if candidate.get("copied_from"):
+        return f"caption of copy {candidate['copied_from']}"
+    return f"by {candidate['captioner']}, {candidate['style']}" if candidate.get("captioner") else ""
 
 
 def describe_drop(drop: Drop) -> str:

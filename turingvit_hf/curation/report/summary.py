@@ -89,7 +89,7 @@ class Summary:
         words, entropy: of each candidate, marked 1 if it was chosen.
         scores: of the best candidates in turn text quality, alignment - ambiguity, overall.
         clips: (motion, mean cosine of adjacent frames, status) of each clip.
-        duplicates: the rows that were dropped as duplicates, by the row that was kept.
+        duplicates: the rows that were dropped as duplicates and why, by the row that was kept.
         kept, dropped, borderline, grounded: rows to show.
     """
 
@@ -102,7 +102,7 @@ class Summary:
     entropy: Measured = field(default_factory=Measured)
     scores: array = field(default_factory=lambda: array("d"))
     clips: list[tuple[float, float, str]] = field(default_factory=list)
-    duplicates: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    duplicates: dict[str, list[tuple[str, Drop]]] = field(default_factory=lambda: defaultdict(list))
     kept: list[Shown] = field(default_factory=list)
     dropped: dict[tuple[str, str], list[Shown]] = field(default_factory=lambda: defaultdict(list))
     borderline: list[Shown] = field(default_factory=list)
@@ -203,7 +203,7 @@ def _add_captions(summary: Summary, row: Mapping[str, Any], thresholds: Threshol
 def _add_shown(summary: Summary, row: dict[str, Any], judged: Judged, thresholds: Thresholds, seed: int) -> None:
     draw = int(digest_of([seed, row["sample_id"]]), 16) / 2**64
     if row.get("dup_of") and judged.drop and "duplicate" in judged.drop.reason:
-        summary.duplicates[row["dup_of"]].append(row["sample_id"])
+        summary.duplicates[row["dup_of"]].append((row["sample_id"], judged.drop))
     if judged.status == KEPT:
         _keep(summary.kept, Shown(row, judged, draw), GRID)
         if row.get("boxes"):
