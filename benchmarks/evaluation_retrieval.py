@@ -26,14 +26,15 @@ def main() -> None:
     noise = torch.randn(len(image_of_text), options.width, generator=draws) / options.width**0.5
     texts = images[image_of_text] + options.noise * noise
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.perf_counter()
+    start, start_of_work = time.perf_counter(), time.process_time()
     figures = retrieval_figures(images.to(options.device), texts.to(options.device), image_of_text)
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - start_of_work
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for name, figure in figures.items():
         print(f"{name}: {100 * figure['value']:.2f} % (chance {100 * figure['chance']:.4f})")
     print(f"{len(images)} images, {len(texts)} captions, width {options.width}, {torch.get_num_threads()} threads")
-    print(f"{seconds:.0f} seconds; peak {peak:.0f} MiB, {before:.0f} of them before the figures")
+    print(f"{seconds:.0f} seconds, {worked:.0f} of them a processor's")
+    print(f"peak {peak:.0f} MiB, {before:.0f} of them before the figures")
 
 
 if __name__ == "__main__":

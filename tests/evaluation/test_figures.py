@@ -78,8 +78,10 @@ def test_a_model_that_tells_nothing_apart_gets_the_level_of_guessing():
 
 
 def test_images_without_captions_and_other_mismatches_are_refused():
-    with pytest.raises(ValueError, match="query 2 has no right candidate"):
-        retrieval_hits(noise(3, 4), noise(2, 4), torch.tensor([0, 1]), ks=(1,))
+    with pytest.raises(ValueError, match="image 2 has no caption"):
+        retrieval_hits(noise(3, 4), noise(2, 4), torch.tensor([0, 1]), ks=(1,), queries_at_once=2)
+    with pytest.raises(ValueError, match="images 0 to 1, not"):
+        retrieval_hits(noise(2, 4), noise(3, 4), torch.tensor([0, 1, 2]), ks=(1,))
     with pytest.raises(ValueError, match="2 texts and the images of 3"):
         retrieval_hits(noise(3, 4), noise(2, 4), torch.tensor([0, 1, 2]), ks=(1,))
     with pytest.raises(ValueError, match="not finite"):

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+# scores that are compared at a time: what is made of them stays small, and in the processor's caches
+SCORES_AT_ONCE = 2**21
+
+
 def expected_hits(scores: Tensor, right: Tensor, *, ks: Sequence[int]) -> Tensor:
     """The chance that a right candidate is among a query's k most similar ones, (len(ks), Q) float64 in [0, 1].
 
@@ -20,16 +24,41 @@ def expected_hits(scores: Tensor, right: Tensor, *, ks: Sequence[int]) -> Tensor
     Raises:
         ValueError: a k is not positive, a score is not finite, or a query has no right candidate.
     """
+    queries, candidates = right.nonzero(as_tuple=True)
+    return expected_hits_of_pairs(scores, queries, candidates, ks=ks)
+
+
+def expected_hits_of_pairs(scores: Tensor, queries: Tensor, candidates: Tensor, *, ks: Sequence[int]) -> Tensor:
+    """`expected_hits` where the right candidates are given as pairs, so that beside the scores nothing is (Q, C).
+
+    Args:
+        scores: (Q, C) finite scores of any scale, higher is more similar.
+        queries: (P,) int64 the row of each right pair, every row once or more.
+        candidates: (P,) int64 its column.
+        ks: how many candidates count, 1 or more each.
+
+    Raises:
+        ValueError: a k is not positive, a score is not finite, or a query has no right candidate.
+    """
     if min(ks) < 1:
         raise ValueError(f"k must be 1 or more, not {min(ks)}")
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError("similarity has values that are not finite")
-    if not bool(right.any(1).all()):
-        raise ValueError(f"query {int((~right.any(1)).nonzero()[0])} has no right candidate")
-    best_right = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-    num_above = (scores > best_right).sum(1)
-    is_tied = scores == best_right
-    num_tied, num_right = is_tied.sum(1), (is_tied & right).sum(1)
+    num_queries, num_candidates = scores.shape
+    is_missing = torch.bincount(queries, minlength=num_queries) == 0
+    if bool(is_missing.any()):
+        raise ValueError(f"query {int(is_missing.nonzero()[0])} has no right candidate")
+    values = scores[queries, candidates]
+    best_right = scores.new_full((num_queries,), -torch.inf).scatter_reduce(0, queries, values, "amax")
+    num_right = torch.bincount(queries[values == best_right[queries]], minlength=num_queries)
+    rows_at_once = max(1, SCORES_AT_ONCE // num_candidates)
+    above, tied = [], []
+    for part, best in zip(scores.split(rows_at_once), best_right[:, None].split(rows_at_once), strict=True):
+        # a value that is not a number is both of them
+        if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(part)):
+            raise ValueError("similarity has values that are not finite")
+        # in 32 bits, since a sum first makes a copy of what is added
+        above.append((part > best).sum(1, dtype=torch.int32))
+        tied.append((part == best).sum(1, dtype=torch.int32))
+    num_above, num_tied = torch.cat(above).long(), torch.cat(tied).long()
     return torch.stack([chance_of_a_hit(num_tied, num_right, k - num_above) for k in ks])
 
 

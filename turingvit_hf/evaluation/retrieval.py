@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from turingvit_hf.evaluation.rankings import chance_of_a_hit, expected_hits
+from turingvit_hf.evaluation.rankings import chance_of_a_hit, expected_hits, expected_hits_of_pairs
 
 
 QUERIES_AT_ONCE = 1024
@@ -104,21 +104,33 @@ def retrieval_hits(
     """
     if len(image_of_text) != len(text_embeds):
         raise ValueError(f"{len(text_embeds)} texts and the images of {len(image_of_text)}: there must be as many")
+    num_images = len(image_embeds)
+    if bool(((image_of_text < 0) | (image_of_text >= num_images)).any()):
+        raise ValueError(f"texts are of the images 0 to {num_images - 1}, not {image_of_text.unique().tolist()}")
+    is_missing = torch.bincount(image_of_text, minlength=num_images) == 0
+    if bool(is_missing.any()):
+        raise ValueError(f"image {int(is_missing.nonzero()[0])} has no caption")
     images_NE = nn.functional.normalize(image_embeds.float(), dim=-1)
     texts_ME = nn.functional.normalize(text_embeds.float(), dim=-1)
-    image_ids = torch.arange(len(images_NE), device=images_NE.device)
     image_of_text = image_of_text.to(images_NE.device)
 
     def hits(queries: Tensor, candidates: Tensor, query_ids: Tensor, candidate_ids: Tensor) -> Tensor:
+        """Of right pairs in the order of their queries."""
+        starts = range(0, len(queries), queries_at_once)
+        bounds = torch.searchsorted(query_ids, torch.tensor([*starts, len(queries)], device=query_ids.device)).tolist()
         chunks = []
-        for rows, ids in zip(queries.split(queries_at_once), query_ids.split(queries_at_once), strict=True):
-            right = ids[:, None] == candidate_ids[None]
-            chunks.append(expected_hits(rows @ candidates.T, right, ks=ks).cpu())
+        for number, start in enumerate(starts):
+            pairs = slice(bounds[number], bounds[number + 1])
+            scores = queries[start : start + queries_at_once] @ candidates.T
+            found = expected_hits_of_pairs(scores, query_ids[pairs] - start, candidate_ids[pairs], ks=ks)
+            chunks.append(found.cpu())
         return torch.cat(chunks, dim=1)
 
+    by_image = image_of_text.argsort(stable=True)
+    text_ids = torch.arange(len(texts_ME), device=texts_ME.device)
     return (
-        hits(images_NE, texts_ME, image_ids, image_of_text),
-        hits(texts_ME, images_NE, image_of_text, image_ids),
+        hits(images_NE, texts_ME, image_of_text[by_image], by_image),
+        hits(texts_ME, images_NE, text_ids, image_of_text),
     )
 
 
