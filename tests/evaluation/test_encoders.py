@@ -1,6 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Dual encoders of transformers and ours give through an encoder what they give when called directly."""
 
+import string
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from transformers import (
     Siglip2Config,
     Siglip2ImageProcessor,
     Siglip2Model,
-    SiglipProcessor,
+    Siglip2Processor,
+    Siglip2Tokenizer,
 )
 
 from tests.curation import tiny_models
@@ -32,11 +35,22 @@ def pictures() -> list[np.ndarray]:
 
 
 def save_siglip2(folder):
+    """With a tokenizer of letters, which is read back as the class that SigLIP 2 has; any other would not be.
+
+    As those of published checkpoints it pads on the right and makes no mask.
+    """
     torch.manual_seed(0)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    vocabulary = {token: index for index, token in enumerate([*special, "▁", *string.ascii_lowercase, "."])}
+    tokenizer = Siglip2Tokenizer(
+        vocab=vocabulary, padding_side="right", model_input_names=["input_ids"], model_max_length=64
+    )
     values = tiny_models.VISION | {"num_patches": 16}
-    config = Siglip2Config(text_config=tiny_models.text_values(), vision_config=values)
+    texts = tiny_models.text_values() | {"vocab_size": len(vocabulary), "max_position_embeddings": 64}
+    texts |= {"eos_token_id": 1, "bos_token_id": 2}
+    config = Siglip2Config(text_config=texts, vision_config=values)
     images = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
-    return tiny_models.save(Siglip2Model(config), SiglipProcessor(images, tiny_models.word_tokenizer()), folder)
+    return tiny_models.save(Siglip2Model(config), Siglip2Processor(images, tokenizer), folder)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +72,10 @@ def test_logits_are_those_of_the_model_called_directly(folders, family):
     logits = encoder.logits(encoder.image_features(pictures()), encoder.text_features(TEXTS))
     model, processor = (kind.from_pretrained(folders / family) for kind in (AutoModel, AutoProcessor))
     padding = "max_length" if family.startswith("siglip") else True
-    texts = processor.tokenizer(TEXTS, padding=padding, truncation=True, max_length=16, return_tensors="pt")
+    length = 64 if family == "siglip2" else 16
+    texts = processor.tokenizer(TEXTS, padding=padding, truncation=True, max_length=length, return_tensors="pt")
     images = processor.image_processor(pictures(), return_tensors="pt", input_data_format="channels_first")
-    names = ("input_ids", "attention_mask")
+    names = {"input_ids"} if family == "siglip2" else {"input_ids", "attention_mask"}
     with torch.inference_mode():
         direct = model(**{name: texts[name] for name in names}, **images).logits_per_image
     assert logits.shape == (4, 3)

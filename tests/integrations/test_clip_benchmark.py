@@ -1,11 +1,12 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The adapter for CLIP_benchmark: its loaders' batches become the embeddings that the encoder gives."""
+"""The adapter for CLIP_benchmark: what it hands over, and figures equal to ours where CLIP_benchmark is installed."""
 
 import json
 import pickle
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,13 +16,16 @@ from transformers import AutoModel
 
 from tests.curation import tiny_models
 from tests.evaluation.test_encoders import save_siglip2
-from tests.evaluation.test_run import CLASSES, draw_pictures
+from tests.evaluation.test_run import CLASSES, draw_pictures, options_of
 from tests.helpers import TOWER_TOLERANCE, assert_close
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation.encoders import TransformersEncoder
+from turingvit_hf.evaluation.run import run_evaluation
+from turingvit_hf.evaluation.zero_shot import mean_of_prompts
 from turingvit_hf.integrations import clip_benchmark as adapter
 
 
+PROMPTS = ["a {c}.", "the {c}."]
 WORDS = tiny_models.WORDS
 CASES = [("model", "native"), ("model", "image_size=24"), ("clip", ""), ("siglip", ""), ("siglip2", "max_patches=12")]
 
@@ -33,7 +37,7 @@ def folder(tmp_path_factory):
     tiny_models.save_clip(folder / "clip")
     tiny_models.save_siglip(folder / "siglip")
     save_siglip2(folder / "siglip2")
-    for name in ("clip", "siglip", "siglip2"):
+    for name in ("model", "clip", "siglip", "siglip2"):
         # as they are initialized all texts and pictures are nearly the same, and figures a matter of rounding
         model = AutoModel.from_pretrained(folder / name)
         torch.manual_seed(1)
@@ -126,3 +130,42 @@ def test_bad_settings_and_towers_are_refused(folder, tmp_path):
     tiny_models.save(encoder._tower, encoder.image_processor, tmp_path / "tower")
     with pytest.raises(InputError, match="has no text encoder"):
         adapter.load_turingvit(str(tmp_path / "tower"))
+
+
+@pytest.mark.parametrize(("name", "pretrained"), CASES)
+def test_clip_benchmark_measures_what_we_measure(folder, tmp_path, name, pretrained):
+    """Its zero-shot classification and retrieval on our pictures and texts, and ours: equal scores and figures."""
+    classification = pytest.importorskip(
+        "clip_benchmark.metrics.zeroshot_classification", reason="CI does not install clip-benchmark"
+    )
+    from clip_benchmark.datasets.builder import image_captions_collate_fn
+    from clip_benchmark.metrics import zeroshot_retrieval
+    from clip_benchmark.models import load_clip
+
+    adapter.register()
+    model, transform, tokenizer = load_clip("turingvit", str(folder / name), pretrained, None, "cpu")
+    loader = DataLoader(Pictures(folder, transform), batch_size=6)
+    # what its `evaluate` does up to the logits; behind them it makes a number of an array of one, which numpy 2.4 ends
+    classifier = classification.zero_shot_classifier(model, tokenizer, list(CLASSES), PROMPTS, "cpu", amp=False)
+    logits, labels = classification.run_classification(model, classifier, loader, "cpu", amp=False)
+    encoder = TransformersEncoder(str(folder / name), **adapter._settings(pretrained))
+    prompts = [prompt.format(c=class_name) for class_name in CLASSES for prompt in PROMPTS]
+    files = [np.array(Image.open(file)).transpose(2, 0, 1) for file in loader.dataset.files]
+    images = nn.functional.normalize(encoder.image_features(files), dim=-1)
+    texts = mean_of_prompts(encoder.text_features(prompts), len(CLASSES))
+    assert_close(logits / 100, images @ texts.T, TOWER_TOLERANCE)
+    best = logits.topk(2).values
+    assert (best[:, 0] - best[:, 1]).min() > 100 * TOWER_TOLERANCE, "no two classes may tie"
+
+    options = adapter._settings(pretrained) | {"model": str(folder / name)}
+    templates = tuple(prompt.replace("{c}", "{}") for prompt in PROMPTS)
+    ours = run_evaluation(options_of(folder, tmp_path, "zero-shot", templates=templates, **options))["figures"]
+    assert float((logits.argmax(1) == labels).double().mean()) == ours["top1"]["value"]
+    pairs = Pictures(folder, transform, with_captions=True)
+    loader = DataLoader(pairs, batch_size=6, collate_fn=image_captions_collate_fn)
+    theirs = zeroshot_retrieval.evaluate(model, loader, tokenizer, "cpu", amp=False, recall_k_list=[1, 5, 10])
+    ours = run_evaluation(options_of(folder, tmp_path, "retrieval", **options))["figures"]
+    for k in (1, 5, 10):
+        # theirs are means in float32
+        assert theirs[f"text_retrieval_recall@{k}"] == pytest.approx(ours[f"image_to_text_R@{k}"]["value"], abs=1e-6)
+        assert theirs[f"image_retrieval_recall@{k}"] == pytest.approx(ours[f"text_to_image_R@{k}"]["value"], abs=1e-6)
