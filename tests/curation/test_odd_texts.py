@@ -30,9 +30,11 @@ def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
         picture(number).save(folder / f"{number}.png")
         rows.append({"file_name": f"{number}.png", "caption": caption, "license": "CC\udc00"})
     rows += [{"file_name": "gone\ud800.png", "caption": "Nothing."}, {"file_name": "gone\udfff.png"}]
+    picture(9).save(folder / "9.png")
+    rows += [{"file_name": "9.png", "caption": "\u200b \u200f"}]  # marks of no width alone
     write_listing(folder, rows)
     outcomes = run(make_config(folder), tmp_path / "run")
-    assert outcomes.num_rows == 7
+    assert outcomes.num_rows == 8
     rows = rows_of(tmp_path / "run")
     assert rows["0.png"]["caption"] == "A dog \ufffd"
     assert rows["0.png"]["license"] == "CC\ufffd"
@@ -40,6 +42,7 @@ def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
     assert rows["2.png"]["caption"] == "one two three"
     assert rows["3.png"]["caption"] == " ".join(["kite"] * 2000)  # no limit of a prompt holds for a row's own
     assert [rows[key]["drop_reason"] for key in ("gone\\ud800.png", "gone\\udfff.png")] == ["file is missing"] * 2
+    assert rows["9.png"]["drop_reason"] == "no caption"
     write_report(tmp_path / "run")
     assert export(tmp_path / "run", tmp_path / "out").num_rows == outcomes.num_kept == 5
 

@@ -29,6 +29,8 @@ def test_best_candidate_by_score_then_alignment_then_index():
     [
         ({}, True),
         ({"text": "  "}, False),
+        ({"text": "\u200b\u200f \n"}, False),
+        ({"text": "\u200f🐕"}, True),
         ({"flags": ["too many words"]}, False),
         ({"flags": ["too many words"], "origin": "raw"}, True),
         ({"flags": ["few nouns"]}, True),

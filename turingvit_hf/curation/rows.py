@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from turingvit_hf.curation.config import SourceConfig
-from turingvit_hf.curation.text import well_formed
+from turingvit_hf.curation.text import is_visible, well_formed
 from turingvit_hf.data.columns import CAPTION_COLUMNS
 from turingvit_hf.data.media import find_media
 from turingvit_hf.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
@@ -273,7 +273,7 @@ def _captions(row: dict[str, Any], opened: OpenSource, source: SourceConfig, med
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, bytes):
                 text = text.decode("utf-8", errors="replace")
-            if isinstance(text, str) and text.strip():
+            if isinstance(text, str) and is_visible(text):
                 texts[" ".join(text.split())] = None
     return list(texts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from turingvit_hf.curation.decisions import CaptionThresholds
-from turingvit_hf.curation.text import TOO_MANY_WORDS
+from turingvit_hf.curation.text import TOO_MANY_WORDS, is_visible
 
 
 Numbers = float | Sequence[float] | np.ndarray
@@ -38,7 +38,7 @@ def is_eligible(candidate: Mapping[str, Any], thresholds: CaptionThresholds) -> 
         candidate: with `text`, `origin`, `flags` and `verdict` (None where nothing verified it).
         thresholds: what the verdict is held against.
     """
-    if not candidate["text"].strip():
+    if not is_visible(candidate["text"]):
         return False
     if TOO_MANY_WORDS in (candidate.get("flags") or ()) and candidate.get("origin") != "raw":
         return False

@@ -54,6 +54,11 @@ class EntropyScale(NamedTuple):
 AFFINE_SCALE = EntropyScale(1.5, 4.1)
 
 
+def is_visible(text: str) -> bool:
+    """Return whether a text has a sign to see: neither spaces nor marks of no width alone."""
+    return any(sign.isprintable() and not sign.isspace() for sign in text)
+
+
 def well_formed(value: Any) -> Any:
     """Return a value of JSON whose texts can be written as UTF-8.
 

@@ -12,7 +12,7 @@ from turingvit_hf.curation.models.captioners import Captioner, Described, Measur
 from turingvit_hf.curation.models.registry import build
 from turingvit_hf.curation.prompts import MAX_WORDS, MIN_NOUN_RATIO, STYLES
 from turingvit_hf.curation.steps.base import Batch, Step, batch_length
-from turingvit_hf.curation.text import check_caption
+from turingvit_hf.curation.text import check_caption, is_visible
 
 
 class CaptionStep(Step):
@@ -105,4 +105,4 @@ def add_usage(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, 
 def _texts(raw: Any) -> list[str]:
     """The captions that a row brought along, those without a visible sign left out, each once."""
     values = [raw] if isinstance(raw, str) or raw is None else list(raw)
-    return list(dict.fromkeys(text for text in values if isinstance(text, str) and text.strip()))
+    return list(dict.fromkeys(text for text in values if isinstance(text, str) and is_visible(text)))
