@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from turingvit_hf.benchmarking.figure_files import Bars, begin_figures, save_figures, timing_record
 from turingvit_hf.benchmarking.options import DTYPES, TrainingStepOptions, check_run, resolve_dtype
@@ -115,7 +116,8 @@ def make_step(size: TowerSize, dtype: str, device: torch.device) -> Callable[[Ma
         intermediate_size=size.mlp_width,
         layer_types=layer_types(size.layers),
     )
-    model = TuringViTModel(config).to(device).train()
+    model: nn.Module = TuringViTModel(config)
+    model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(inputs: Mapping[str, torch.Tensor]) -> float:
