@@ -25,6 +25,7 @@ def test_faults_of_an_endpoint_end_as_counted_errors_and_are_mended_by_a_retry(t
         server.fail("truncated json", times=1, when=lambda request: "hallucinated_phrases" in request.prompt)
         first = run(config, tmp_path / "run")
         assert first.num_rows == NUM_PICTURES == first.num_kept + first.num_dropped + first.num_errors
+        assert first.num_errors > 0
         answered = dict(server.counts)
         server.heal()
         second = retry(tmp_path / "run")
