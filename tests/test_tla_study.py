@@ -165,6 +165,20 @@ def test_linear_attention_lacks_what_was_removed(removed, study):
     assert "layers.0.attention.output_gate.weight" in complete.state_dict()
 
 
+def test_patches_of_the_control_do_not_see_one_another(study):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 6}
+    config = TuringViTConfig(**sizes, patch_size=4, layer_types=["linear_attention"] * 6)
+    with study.tla_study_measures.linear_attention_without(("attention",)):
+        tower = TuringViTModel(config)
+    one, other = torch.randn(2, 1, 3, 8, 8)
+    other[..., :4, :4] = one[..., :4, :4]
+    seen = [tower(pixels).last_hidden_state[0] for pixels in (one, other)]
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert not any("layers.0.attention." in name for name in tower.state_dict())
+
+
 def test_all_towers_have_as_many_parameters(study):
     options = argparse.Namespace(out=Path("out"), data=Path("data"), overrides=[])
     counts = {
@@ -183,3 +197,16 @@ def test_towers_that_saw_other_data_are_not_compared(study):
     assert common({"base": [result], "tla": [result]})["seen"] == {0: {"images": 5, "patches": 9}}
     with pytest.raises(ValueError, match="different numbers of images"):
         common({"base": [result], "tla": [{**result, "num_images": 6}]})
+
+
+def test_the_page_has_the_tables_of_its_figures(study):
+    summary = json.loads((ROOT / "docs/assets/tla_study.json").read_text())
+    page = (ROOT / "docs/tla_study.md").read_text()
+    report = study.tla_study_report
+    for table in (
+        report.as_table(summary),
+        report.as_times(summary),
+        report.as_sides(summary, "R@10"),
+        report.as_sides(summary, "k-NN"),
+    ):
+        assert table in page
