@@ -250,13 +250,17 @@ def draw_values(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], nam
 
 
 def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
-    """Steps and the SigLIP loss of training, means over seeds."""
+    """Steps that every seed has logged, and the SigLIP loss of training, means over seeds.
+
+    A training that was stopped has logged the step that it stopped at as well.
+    """
     losses: dict[int, list[float]] = {}
     for result in results:
         for logs in result["history"]:
             if "siglip" in logs:
                 losses.setdefault(logs["step"], []).append(logs["siglip"])
-    return list(losses), [statistics.fmean(found) for found in losses.values()]
+    steps = sorted(step for step, found in losses.items() if len(found) == len(results))
+    return steps, [statistics.fmean(losses[step]) for step in steps]
 
 
 def draw_sides(path: Path, summary: Mapping[str, Any], *, trained_on: tuple[int, int]) -> None:

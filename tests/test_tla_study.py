@@ -210,3 +210,11 @@ def test_the_page_has_the_tables_of_its_figures(study):
         report.as_sides(summary, "k-NN"),
     ):
         assert table in page
+
+
+def test_a_training_that_was_stopped_draws_no_steps_of_its_own(study):
+    def result(*steps):
+        return {"history": [*({"step": step, "siglip": float(step)} for step in steps), {"step": steps[-1]}]}
+
+    curve = study.tla_study_report.mean_curve([result(1, 10, 20), result(1, 10, 20, 13)])
+    assert curve == ([1, 10, 20], [1.0, 10.0, 20.0])
