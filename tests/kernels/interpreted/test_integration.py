@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The Triton backend as a citizen of torch and a part of the tower: compilers, autocast, checkpointing, bad input."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from tests.helpers import (
     assert_all_close,
     cu_seqlens_of,
     make_tla_inputs,
+    relative_error,
     values_and_gradients,
 )
 from tests.towers import LINEAR, SOFTMAX, make_image, make_model, pack, pad, tiny_config
@@ -182,10 +184,18 @@ def run_tower(model, inputs, backend):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_tower_is_that_of_the_torch_backend(form):
+def test_the_tower_is_that_of_float64(form):
+    """Gradients through softmax attention lose a digit in float32, more or less with each processor's products; so the
+    torch backend is the measure of what float32 can do."""
     model = make_model(config=tiny_config(layer_types=[LINEAR, SOFTMAX, LINEAR], **CONFIG))
-    actual, exact = (run_tower(model, FORMS[form], backend) for backend in ("triton", "torch"))
-    assert_all_close(actual, {name: x.detach() for name, x in exact.items()}, TOWER_TOLERANCE)
+    inputs = FORMS[form]
+    wide = {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
+    exact = run_tower(deepcopy(model).double(), wide, "reference")
+    found, twins = (run_tower(model, inputs, backend) for backend in ("triton", "torch"))
+    for name, values in exact.items():
+        error, of_twin = (relative_error(towers[name], values) for towers in (found, twins))
+        assert error <= max(TOWER_TOLERANCE, 2 * of_twin), f"{name}: {error} of triton, {of_twin} of torch"
+        assert of_twin <= 10 * TOWER_TOLERANCE, f"{name}: the measure itself is off, {of_twin}"
 
 
 def test_checkpoints_carry_no_trace_of_a_backend(tmp_path):
