@@ -12,7 +12,7 @@ from PIL import Image
 
 from turingvit_hf.curation.decisions import QualityThresholds, Thresholds, decide
 from turingvit_hf.curation.steps.hashes import HashImages, hash_image
-from turingvit_hf.curation.steps.quality import MeasureQuality, measure_quality, measure_shape
+from turingvit_hf.curation.steps.quality import MeasureQuality, _peak, measure_quality, measure_shape
 from turingvit_hf.data.shapes import generate_shapes
 
 
@@ -152,3 +152,20 @@ def test_hashes_see_gray_alone_and_the_color_grid_sees_the_rest():
     assert differing_bits(first["phash"], second["phash"]) <= 10
     colors = [np.frombuffer(bytes.fromhex(value["color_grid"]), np.uint8).astype(int) for value in (first, second)]
     assert np.abs(colors[0] - colors[1]).max() > 12
+
+
+@pytest.mark.parametrize("long_side", [100, 512, 600])
+@pytest.mark.parametrize("size", [(1, 1), (90, 40), (300, 700), (1100, 900)])
+def test_hashes_do_not_depend_on_what_quality_was_measured_on(size, long_side):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    batch = {"image": [image, None], "width": [size[1], None], "height": [size[0], None]}
+    together = HashImages()(batch | MeasureQuality(long_side=long_side)(batch))
+    assert together == HashImages()(batch)
+
+
+@pytest.mark.parametrize("share", [0, 1e-4, 1e-2, 1])
+@pytest.mark.parametrize("size", [1, 60, 5000, 90_001])
+def test_the_peak_is_that_of_all_pixels_sorted(size, share):
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal(size).astype(np.float32) * (generator.random(size) < share)
+    assert _peak(values.reshape(1, -1)) == np.sort(np.abs(values))[size - 1 - size // 1000]
