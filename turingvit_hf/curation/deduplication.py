@@ -259,7 +259,9 @@ def _signatures(pictures: PictureHashes, rows: Sequence[int]) -> _Signatures:
         (pictures.thumbnail, 256),
     ):
         values = [(column[row] if column else None) or "" for row in rows]
-        joined = "".join(value or "00" * width for value in values)
-        packed = np.frombuffer(bytes.fromhex(joined), np.uint8).reshape(len(rows), width)
+        packed = np.zeros((len(rows), width), np.uint8)
+        for place, value in enumerate(values):  # one by one: joined, the digits of all would double the memory
+            if value:
+                packed[place] = np.frombuffer(bytes.fromhex(value), np.uint8)
         columns.append((packed, np.array([bool(value) for value in values], bool)))
     return _Signatures(*(packed for packed, _ in columns), *(is_there for _, is_there in columns[1:]))
