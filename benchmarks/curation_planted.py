@@ -16,7 +16,8 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from curation_defects import Planted, found, plant_defects
 
 from turingvit_hf.curation.decisions import Drop, QualityThresholds, Thresholds, decide
-from turingvit_hf.curation.deduplication import PictureHashes, find_duplicates, preference
+from turingvit_hf.curation.deduplication import find_duplicates, preference
+from turingvit_hf.curation.picture_hashes import PictureHashes
 from turingvit_hf.curation.steps.decode import DecodeImages
 from turingvit_hf.curation.steps.hashes import HashImages
 from turingvit_hf.curation.steps.quality import MeasureQuality
@@ -44,9 +45,7 @@ def decide_all(truth: list[Planted], rows: list[dict], thresholds: Thresholds) -
         [row["smooth_laplacian"] or 0 for row in rows],
         names,
     )
-    pictures = PictureHashes(
-        names, *([row[name] for row in rows] for name in ("sha256", "phash", "dhash", "color_grid", "thumbnail"))
-    )
+    pictures = PictureHashes.of_rows(row | {"sample_id": name} for row, name in zip(rows, names, strict=True))
     alive = [row for row in order if drops[row] is None]
     duplicates = find_duplicates(pictures, alive, thresholds.duplicates)
     for number, duplicate in enumerate(duplicates):

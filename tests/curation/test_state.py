@@ -205,6 +205,27 @@ def test_pictures_of_an_earlier_run_are_known(tmp_path):
     assert (outcomes.num_kept, outcomes.num_dropped) == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"name": ["a"]}, "neither sha256 nor phash, only name"),
+        ({"phash": ["ab"]}, "cannot read .*phash is 'ab', not 16 hex digits"),
+        (None, "cannot read .*known.parquet"),
+    ],
+    ids=["no column", "no hash", "no file"],
+)
+def test_a_list_of_known_pictures_that_is_none_is_refused(tmp_path, columns, message):
+    folder, known = tmp_path / "pictures", tmp_path / "known.parquet"
+    write_listing(folder, write_pictures(folder, 2))
+    if columns is not None:
+        pq.write_table(pa.table(columns), known)
+    config = make_config(
+        folder, deduplicate={"against": [str(known)]}, embed={"enabled": False}, score={"enabled": False}
+    )
+    with pytest.raises(InputError, match=f"deduplicate.against: .*{message}"):
+        run(config, tmp_path / "run")
+
+
 def test_a_sample_is_found_by_its_id_alone(tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
     write_listing(folder, write_pictures(folder, 12))

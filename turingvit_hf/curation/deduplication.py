@@ -6,14 +6,15 @@ a row that stays and is itself within the thresholds; sets joined over chains of
 like none of those that are left. The order of rows plays no part.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from turingvit_hf.curation.decisions import DuplicateThresholds
 from turingvit_hf.curation.optional import require
+from turingvit_hf.curation.picture_hashes import PictureHashes, first_of_equal
 
 
 HASH_BITS = 64
@@ -42,33 +43,6 @@ class Duplicate(NamedTuple):
     of: str
     kind: Kind
     distance: float
-
-
-@dataclass(frozen=True)
-class PictureHashes:
-    """Hashes of N pictures; a row without one is a duplicate of nothing by it.
-
-    Attributes:
-        sample_ids: each once.
-        sha256: in hex.
-        phash: 16 hex digits.
-        dhash: 16 hex digits; empty where a list of known pictures has none, and then not held against them.
-        color_grid: 96 hex digits; likewise.
-        thumbnail: 512 hex digits, 16 x 16 gray pixels; a picture without is told by its hashes alone.
-    """
-
-    sample_ids: Sequence[str]
-    sha256: Sequence[str | None]
-    phash: Sequence[str | None]
-    dhash: Sequence[str | None] = field(default_factory=list)
-    color_grid: Sequence[str | None] = field(default_factory=list)
-    thumbnail: Sequence[str | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for name in ("sha256", "phash", "dhash", "color_grid", "thumbnail"):
-            column = getattr(self, name)
-            if len(column) != len(self.sample_ids) and (column or name in ("sha256", "phash")):
-                raise ValueError(f"{len(column)} values of {name} for {len(self.sample_ids)} sample ids")
 
 
 def preference(pixels: Sequence[float], sharpness: Sequence[float], sample_ids: Sequence[str]) -> np.ndarray:
@@ -101,38 +75,34 @@ def find_duplicates(
     """
     found: list[Duplicate | None] = [None] * len(pictures.sample_ids)
     if exact:
-        kept: dict[str, tuple[str, Kind]] = {}
-        if known is not None:
-            kept = {sha: (of, "known") for sha, of in zip(known.sha256, known.sample_ids, strict=True) if sha}
-        for row in order:
-            sha = pictures.sha256[row]
-            if sha and sha in kept:
-                found[row] = Duplicate(kept[sha][0], kept[sha][1], 0)
-            elif sha:
-                kept[sha] = (pictures.sample_ids[row], "exact")
+        _find_exact(pictures, order, known, found)
     if near:
-        rows = [int(row) for row in order if found[row] is None and pictures.phash[row]]
+        rows = [int(row) for row in order if found[row] is None and pictures.records["has_phash"][row]]
         _find_near(pictures, rows, thresholds, known, found)
         _follow(pictures, rows, found)
     return found
 
 
-class _Signatures(NamedTuple):
-    """Hashes as bytes: (n, 8), (n, 8), (n, 48), (n, 256), and whether the last three are there, (n,) each."""
-
-    phash: np.ndarray
-    dhash: np.ndarray
-    colors: np.ndarray
-    pixels: np.ndarray
-    has_dhash: np.ndarray
-    has_colors: np.ndarray
-    has_pixels: np.ndarray
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> "_Signatures":
-        return _Signatures(*(column[np.asarray(rows, np.int64)] for column in self))
-
-    def joined(self, other: "_Signatures") -> "_Signatures":
-        return _Signatures(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+def _find_exact(
+    pictures: PictureHashes,
+    order: Sequence[int] | np.ndarray,
+    known: PictureHashes | None,
+    found: list[Duplicate | None],
+) -> None:
+    """Adds rows whose file a known picture or an earlier row has to `found`."""
+    rows = [int(row) for row in order if pictures.records["has_sha256"][row]]
+    owners: list[tuple[str, Kind]] = []
+    digests = pictures.records["sha256"][rows]
+    if known is not None:
+        of_known = np.flatnonzero(known.records["has_sha256"]).tolist()
+        owners.extend((known.sample_ids[row], "known") for row in of_known)
+        digests = np.concatenate([known.records["sha256"][of_known], digests])
+    num_known = len(owners)
+    owners.extend((pictures.sample_ids[row], "exact") for row in rows)
+    for place, first in enumerate(first_of_equal(digests)[num_known:].tolist()):
+        if first != num_known + place:
+            of, kind = owners[first]
+            found[rows[place]] = Duplicate(of, kind, 0)
 
 
 def _find_near(
@@ -143,43 +113,72 @@ def _find_near(
     found: list[Duplicate | None],
 ) -> None:
     """Adds near duplicates among rows, which stand in the order of preference, to `found`."""
-    faiss = require("faiss")
-    owners: list[tuple[str, Kind]] = []
-    kept = _signatures(pictures, [])
-    index, by_dhash = faiss.IndexBinaryFlat(HASH_BITS), faiss.IndexBinaryFlat(HASH_BITS)
-    if known is not None:
-        of_known = [row for row, value in enumerate(known.phash) if value]
-        owners = [(known.sample_ids[row], "known") for row in of_known]
-        kept = _signatures(known, of_known)
-        index.add(kept.phash)
-        by_dhash.add(kept.dhash)
     # pictures that all hash alike, blank pages for example, would make a pair of any two
-    representatives: dict[tuple[str | None, ...], int] = {}
-    for row in rows:
-        signature = (
-            pictures.phash[row],
-            *(column[row] if column else None for column in (pictures.dhash, pictures.color_grid, pictures.thumbnail)),
-        )
-        first = representatives.setdefault(signature, row)
-        if first != row:
-            found[row] = Duplicate(pictures.sample_ids[first], "near", 0)
-    different = list(representatives.values())
+    first = first_of_equal(pictures.looks(rows))
+    for place in np.flatnonzero(first != np.arange(len(rows))):
+        found[rows[place]] = Duplicate(pictures.sample_ids[rows[first[place]]], "near", 0)
+    different = [row for row in rows if found[row] is None]
+
+    # known ones come first: numbers of records count on from them
+    num_known = len(known.sample_ids) if known is not None else 0
+    records = np.concatenate([known.records, pictures.records]) if known is not None else pictures.records
+    kept = _Kept(records)
+    if known is not None:
+        of_known = np.flatnonzero(known.records["has_phash"])
+        kept.add(of_known, [(known.sample_ids[row], "known") for row in of_known.tolist()])
     for start in range(0, len(different), BLOCK):
-        block = different[start : start + BLOCK]
-        signatures = _signatures(pictures, block)
+        block = np.array(different[start : start + BLOCK], np.int64)
+        queries = pictures.records[block]
         new: list[int] = []
-        for place, match in enumerate(_nearest_kept((index, by_dhash), kept, signatures, thresholds)):
-            owner = owners[match[0]] if match is not None else None
-            if match is None and (match := _nearest_new(signatures, new, place, thresholds)) is not None:
-                owner = pictures.sample_ids[block[match[0]]], "near"
+        for place, match in enumerate(kept.nearest(queries, thresholds)):
+            owner = kept.owners[match[0]] if match is not None else None
+            if match is None and (match := _nearest(queries[place], queries[new], thresholds)) is not None:
+                owner = pictures.sample_ids[block[new[match[0]]]], "near"
             if match is None or owner is None:
                 new.append(place)
             else:
                 found[block[place]] = Duplicate(owner[0], owner[1], match[1])
-        index.add(signatures.take(new).phash)
-        by_dhash.add(signatures.take(new).dhash)
-        kept = kept.joined(signatures.take(new))
-        owners.extend((pictures.sample_ids[block[place]], "near") for place in new)
+        kept.add(num_known + block[new], [(pictures.sample_ids[row], "near") for row in block[new]])
+
+
+class _Kept:
+    """Pictures that stay, to be looked up by their hashes.
+
+    Args:
+        records: of these and of others; they are not copied.
+
+    Attributes:
+        owners: the sample id of each that stays, and what a copy of it is called.
+    """
+
+    def __init__(self, records: np.ndarray):
+        faiss = require("faiss")
+        self.owners: list[tuple[str, Kind]] = []
+        self._records = records
+        self._numbers = array("q")
+        self._by_phash, self._by_dhash = faiss.IndexBinaryFlat(HASH_BITS), faiss.IndexBinaryFlat(HASH_BITS)
+
+    def add(self, numbers: np.ndarray, owners: Sequence[tuple[str, Kind]]) -> None:
+        """Adds pictures by the numbers of their records; none may be a copy of another."""
+        self.owners.extend(owners)
+        self._numbers.extend(numbers.tolist())
+        self._by_phash.add(self._records["phash"][numbers])
+        self._by_dhash.add(self._records["dhash"][numbers])
+
+    def nearest(self, queries: np.ndarray, thresholds: DuplicateThresholds) -> Iterator[tuple[int, int] | None]:
+        """For each query the nearest picture within all thresholds, the first of equal ones, and its distance."""
+        # faiss' radius is exclusive, and an empty index is searched in vain
+        limits, _, labels = self._by_phash.range_search(
+            np.ascontiguousarray(queries["phash"]), thresholds.phash_distance + 1
+        )
+        _, by_dhash = self._by_dhash.search(np.ascontiguousarray(queries["dhash"]), MOST_OF_DHASH)
+        for place, query in enumerate(queries):
+            # of a label that is missing faiss says -1
+            found = [labels[int(limits[place]) : int(limits[place + 1])], by_dhash[place][by_dhash[place] >= 0]]
+            candidates = np.unique(np.concatenate(found)).tolist()
+            others = self._records[[self._numbers[candidate] for candidate in candidates]]
+            match = _nearest(query, others, thresholds)
+            yield None if match is None else (candidates[match[0]], match[1])
 
 
 def _follow(pictures: PictureHashes, rows: Sequence[int], found: list[Duplicate | None]) -> None:
@@ -192,76 +191,41 @@ def _follow(pictures: PictureHashes, rows: Sequence[int], found: list[Duplicate 
                 found[row] = moved[duplicate.of]
 
 
-def _nearest_kept(
-    indexes: tuple[Any, Any], kept: _Signatures, queries: _Signatures, thresholds: DuplicateThresholds
-) -> Iterator[tuple[int, int] | None]:
-    """For each query the nearest kept picture within all thresholds, the first of equal ones, and its distance."""
-    # faiss' radius is exclusive, and an empty index is searched in vain
-    limits, _, labels = indexes[0].range_search(queries.phash, thresholds.phash_distance + 1)
-    _, by_dhash = indexes[1].search(queries.dhash, MOST_OF_DHASH)
-    for place in range(len(queries.phash)):
-        # of a label that is missing faiss says -1
-        found = [labels[int(limits[place]) : int(limits[place + 1])], by_dhash[place][by_dhash[place] >= 0]]
-        yield _nearest(queries, place, kept, np.unique(np.concatenate(found)), thresholds)
-
-
-def _nearest_new(
-    signatures: _Signatures, new: list[int], place: int, thresholds: DuplicateThresholds
-) -> tuple[int, int] | None:
-    """The same among the pictures of a block that are kept so far."""
-    return _nearest(signatures, place, signatures, np.array(new, np.int64), thresholds)
-
-
-def _nearest(
-    queries: _Signatures, place: int, kept: _Signatures, numbers: np.ndarray, thresholds: DuplicateThresholds
-) -> tuple[int, int] | None:
-    """Of the kept pictures of these numbers, ascending, the nearest that is alike, with its pHash's distance."""
-    others = kept.take(numbers)
-    distances = _differing_bits(others.phash, queries.phash[place])
-    is_alike = _agrees(queries, place, others, thresholds)
+def _nearest(query: np.void, others: np.ndarray, thresholds: DuplicateThresholds) -> tuple[int, int] | None:
+    """The first of the nearest of others that are alike, and its pHash's distance."""
+    distances = _differing_bits(others["phash"], query["phash"])
+    is_alike = _agrees(query, others, thresholds)
     by_pixels = np.flatnonzero(is_alike & (distances > thresholds.phash_distance))
-    is_alike[by_pixels] = _correlates(queries, place, others.take(by_pixels))
-    pairs = zip(distances[is_alike].tolist(), numbers[is_alike].tolist(), strict=True)
-    distance, number = min(pairs, default=(0, None))
-    return None if number is None else (number, distance)
+    is_alike[by_pixels] = _correlates(query, others[by_pixels])
+    alike = np.flatnonzero(is_alike)
+    if not len(alike):
+        return None
+    place = int(alike[np.argmin(distances[alike])])
+    return place, int(distances[place])
 
 
-def _agrees(queries: _Signatures, place: int, others: _Signatures, thresholds: DuplicateThresholds) -> np.ndarray:
+def _agrees(query: np.void, others: np.ndarray, thresholds: DuplicateThresholds) -> np.ndarray:
     """Whether dHashes and colors of others agree with a query's, as far as both have them."""
-    bits = _differing_bits(others.dhash, queries.dhash[place])
-    difference = np.abs(others.colors.astype(np.int16) - queries.colors[place].astype(np.int16)).max(1, initial=0)
-    is_alike = (bits <= thresholds.dhash_distance) | ~(others.has_dhash & queries.has_dhash[place])
-    return is_alike & ((difference <= thresholds.color_distance) | ~(others.has_colors & queries.has_colors[place]))
+    bits = _differing_bits(others["dhash"], query["dhash"])
+    difference = np.abs(others["color_grid"].astype(np.int16) - query["color_grid"].astype(np.int16)).max(1, initial=0)
+    is_alike = (bits <= thresholds.dhash_distance) | ~(others["has_dhash"] & query["has_dhash"])
+    return is_alike & (
+        (difference <= thresholds.color_distance) | ~(others["has_color_grid"] & query["has_color_grid"])
+    )
 
 
-def _correlates(queries: _Signatures, place: int, others: _Signatures) -> np.ndarray:
+def _correlates(query: np.void, others: np.ndarray) -> np.ndarray:
     """Whether others have a dHash, colors and pixels, and these correlate with a query's."""
-    pixels = np.concatenate([queries.pixels[place : place + 1], others.pixels]).astype(np.float32)
+    pixels = np.concatenate([query["thumbnail"][None], others["thumbnail"]]).astype(np.float32)
     pixels -= pixels.mean(1, keepdims=True)
     deviations = pixels.std(1)
     pixels /= np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
-    is_known = others.has_dhash & others.has_colors & others.has_pixels
-    is_known &= queries.has_dhash[place] & queries.has_colors[place] & queries.has_pixels[place]
+    is_known = np.ones(len(others), bool)
+    for name in ("has_dhash", "has_color_grid", "has_thumbnail"):
+        is_known &= others[name] & query[name]
     is_rich = (deviations[1:] >= LEAST_DEVIATION) & (deviations[0] >= LEAST_DEVIATION)
     return is_known & is_rich & (pixels[1:] @ pixels[0] >= LEAST_CORRELATION)
 
 
 def _differing_bits(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.unpackbits(np.bitwise_xor(hashes, other), axis=1).sum(1, dtype=np.int64)
-
-
-def _signatures(pictures: PictureHashes, rows: Sequence[int]) -> _Signatures:
-    columns = []
-    for column, width in (
-        (pictures.phash, 8),
-        (pictures.dhash, 8),
-        (pictures.color_grid, 48),
-        (pictures.thumbnail, 256),
-    ):
-        values = [(column[row] if column else None) or "" for row in rows]
-        packed = np.zeros((len(rows), width), np.uint8)
-        for place, value in enumerate(values):  # one by one: joined, the digits of all would double the memory
-            if value:
-                packed[place] = np.frombuffer(bytes.fromhex(value), np.uint8)
-        columns.append((packed, np.array([bool(value) for value in values], bool)))
-    return _Signatures(*(packed for packed, _ in columns), *(is_there for _, is_there in columns[1:]))

@@ -1,21 +1,21 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The stage `deduplicate`: over the whole table, from stored hashes."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from turingvit_hf.curation.deduplication import Duplicate, PictureHashes, find_duplicates, preference
+from turingvit_hf.curation.deduplication import Duplicate, find_duplicates, preference
+from turingvit_hf.curation.picture_hashes import WIDTHS, PictureHashes
 from turingvit_hf.curation.stages import STAGES, enabled_stages
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.stored import live_rows
 from turingvit_hf.curation.tables import read_rows
 from turingvit_hf.errors import InputError
-
-
-HASHES = ("sha256", "phash", "dhash", "color_grid", "thumbnail")
 
 
 def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict[str, Any]]:
@@ -28,25 +28,24 @@ def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict
     Raises:
         InputError: what `deduplicate.against` names cannot be read.
     """
-    ids: list[str] = []
-    columns: dict[str, list[str | None]] = {name: [] for name in HASHES}
-    pixels: list[float] = []
-    sharpness: list[float] = []
-    counts: list[int] = []
-    for shard in run.shards:
-        rows = live_rows(run, STAGES["deduplicate"], shard.number)
-        counts.append(len(rows))
-        for row in rows:
-            ids.append(row["sample_id"])
-            for name in HASHES:
-                columns[name].append(row.get(name))
-            pixels.append((row.get("width") or 0) * (row.get("height") or 0))
-            sharpness.append(row.get("smooth_laplacian") or 0.0)
+    pixels, sharpness, counts = array("d"), array("d"), array("q")
+
+    def rows_to_hash() -> Iterator[dict[str, Any]]:
+        for shard in run.shards:
+            rows = live_rows(run, STAGES["deduplicate"], shard.number)
+            counts.append(len(rows))
+            for row in rows:
+                pixels.append((row.get("width") or 0) * (row.get("height") or 0))
+                sharpness.append(row.get("smooth_laplacian") or 0.0)
+                yield row
+
+    pictures = PictureHashes.of_rows(rows_to_hash())
+    ids = pictures.sample_ids
     section = run.config.deduplicate
     known = _known(section.against)
     order = preference(pixels, sharpness, ids)
     found = find_duplicates(
-        PictureHashes(ids, **columns),
+        pictures,
         order,
         run.config.thresholds.duplicates,
         exact=section.exact,
@@ -113,26 +112,32 @@ def _known(places: tuple[str, ...]) -> PictureHashes | None:
     """The pictures of earlier runs and of lists; rows that an earlier run dropped are none.
 
     Raises:
-        InputError: a list cannot be read, or has neither column.
+        InputError: a list cannot be read, has neither column, or a hash that is none.
     """
-    if not places:
-        return None
-    ids: list[str] = []
-    columns: dict[str, list[str | None]] = {name: [] for name in HASHES}
+    found = []
     for place in places:
         path = Path(place).expanduser()
         file = path / "rows.parquet" if path.is_dir() else path
         try:
             names = pq.read_schema(file).names
-            wanted = [name for name in ("sample_id", "status", *HASHES) if name in names]
-            rows = pq.read_table(file, columns=wanted).to_pylist()
+            found.append(PictureHashes.of_rows(_listed(path.name, file, names)))
         except (OSError, ValueError) as error:
             raise InputError(f"deduplicate.against: cannot read {file}: {error}") from error
         if "sha256" not in names and "phash" not in names:
             raise InputError(f"deduplicate.against: {file} has neither sha256 nor phash, only {', '.join(names)}")
-        for number, row in enumerate(rows):
-            if row.get("status", "kept") == "kept":
-                ids.append(f"{path.name}/{row.get('sample_id', number)}")
-                for name in HASHES:
-                    columns[name].append(row.get(name))
-    return PictureHashes(ids, **columns)
+    if not found:
+        return None
+    ids = [sample_id for pictures in found for sample_id in pictures.sample_ids]
+    return PictureHashes(ids, np.concatenate([pictures.records for pictures in found]))
+
+
+def _listed(name: str, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a list that were kept, a batch in memory at a time."""
+    wanted = [column for column in ("sample_id", "status", *WIDTHS) if column in columns]
+    number = 0
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(columns=wanted):
+            for row in batch.to_pylist():
+                if row.get("status", "kept") == "kept":
+                    yield row | {"sample_id": f"{name}/{row.get('sample_id', number)}"}
+                number += 1
