@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.curation.run_cases import make_config, write_pictures
-from turingvit_hf.curation import listing_lock, state
-from turingvit_hf.curation.state import begin
+from turingvit_hf.curation import beginning, listing_lock
+from turingvit_hf.curation.beginning import begin
 from turingvit_hf.errors import InputError
 
 
@@ -27,14 +27,14 @@ def config(tmp_path):
 @pytest.fixture
 def listed(monkeypatch):
     """When listings began; each takes half a second."""
-    begun, list_shards = [], state.list_shards
+    begun, list_shards = [], beginning.list_shards
 
     def slow(*arguments):
         begun.append(time.monotonic())
         time.sleep(0.5)
         return list_shards(*arguments)
 
-    monkeypatch.setattr(state, "list_shards", slow)
+    monkeypatch.setattr(beginning, "list_shards", slow)
     return begun
 
 
@@ -109,13 +109,13 @@ def test_on_another_machine_signs_of_life_count(config, tmp_path, listed, monkey
 
 
 def test_who_was_taken_to_be_gone_writes_nothing(config, tmp_path, monkeypatch):
-    list_shards, out = state.list_shards, tmp_path / "out"
+    list_shards, out = beginning.list_shards, tmp_path / "out"
 
     def overtaken(*arguments):
         lock_of(out, number=1)
         return list_shards(*arguments)
 
-    monkeypatch.setattr(state, "list_shards", overtaken)
+    monkeypatch.setattr(beginning, "list_shards", overtaken)
     with pytest.raises(InputError, match="another process took over the listing"):
         begin(out, config)
     assert not (out / "run.json").exists()

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from turingvit_hf.curation.beginning import begin
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.journal import Journal, call_key
 from turingvit_hf.curation.rows import forget_sources, read_samples, sample_id
 from turingvit_hf.curation.runs import run
 from turingvit_hf.curation.shards import list_shards
-from turingvit_hf.curation.state import begin
 from turingvit_hf.curation.tables import table_of, write_table, written_file
 from turingvit_hf.errors import InputError
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from turingvit_hf.curation.beginning import check_names
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import dump_config
 from turingvit_hf.curation.optional import PACKAGES, is_installed
 from turingvit_hf.curation.shards import count_rows, list_shards
 from turingvit_hf.curation.stages import enabled_stages
-from turingvit_hf.curation.state import check_names, source_name
+from turingvit_hf.curation.state import source_name
 
 
 # what an image, a prompt and an answer take, as a guess; a model's own count comes with its answers

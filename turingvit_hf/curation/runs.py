@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from turingvit_hf.curation.beginning import begin
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import with_overrides
 from turingvit_hf.curation.engines import Engine, EngineOptions, make_engine
@@ -14,7 +15,7 @@ from turingvit_hf.curation.outcomes import Outcomes, write_outcomes
 from turingvit_hf.curation.progress import RunProgress
 from turingvit_hf.curation.shard_work import Task
 from turingvit_hf.curation.stages import Stage, enabled_stages
-from turingvit_hf.curation.state import RunFolder, begin
+from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.stored import has_retriable, is_current
 from turingvit_hf.curation.whole_work import run_whole
 from turingvit_hf.errors import InputError

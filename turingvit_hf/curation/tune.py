@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from turingvit_hf.curation.beginning import begin
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.decisions import RULES, Thresholds, threshold_names
 from turingvit_hf.curation.duplicates import duplicate_columns
@@ -21,7 +22,7 @@ from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.selection import best_without_scores, better_shares, is_eligible, rank_candidates
 from turingvit_hf.curation.semantic import BestScores, stored_semantic_duplicates
 from turingvit_hf.curation.stages import enabled_stages
-from turingvit_hf.curation.state import RunFolder, begin
+from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.errors import InputError
 
 
