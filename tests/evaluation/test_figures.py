@@ -159,6 +159,29 @@ def test_intervals_draw_clusters_whole():
         bootstrap_interval([1, 2, 3], [0, 1])
 
 
+def test_the_interval_of_a_mean_per_class_draws_images():
+    """Classes differ by much, but which of them there are is no matter of chance."""
+    labels = torch.arange(900) % 3
+    scores = torch.zeros(900, 3)
+    scores[:, 0] = 1  # class 0 is always right, the others never
+    scores[:30] = torch.nn.functional.one_hot(labels[:30], 3).float()
+    figures = classification_figures(scores, labels)
+    low, high = figures["mean_per_class"]["interval"]
+    assert low < figures["mean_per_class"]["value"] < high
+    # within the classes there is next to no chance, and where these are as large as each other little is left to it
+    assert high - low < figures["top1"]["interval"][1] - figures["top1"]["interval"][0]
+    draws = np.random.default_rng(1)
+    covered = 0
+    for repetition in range(200):
+        groups = np.repeat([0, 1, 2], [90, 30, 30])
+        values = draws.random(150) < np.array([0.9, 0.5, 0.1])[groups]
+        low, high = bootstrap_interval(values, groups=groups, seed=repetition, num_resamples=300)
+        covered += low <= 0.5 <= high
+    assert 0.90 <= covered / 200 <= 0.99
+    with pytest.raises(ValueError, match="3 values and 2 groups"):
+        bootstrap_interval([1, 2, 3], groups=[0, 1])
+
+
 def test_shots_are_so_many_of_each_class():
     labels = torch.tensor([0, 1, 0, 1, 0, 2, 2, 1])
     chosen = few_shots(labels, 2)

@@ -117,5 +117,12 @@ def test_real_lists_agree():
     assert (by_word.names[0], by_word.names[999]) == ("tench", "toilet tissue")
     same = sum(a.lower() == b.lower() for a, b in zip(by_word.names, by_clip.names, strict=True))
     assert same > 500  # two lists that are one class out of step agree hardly anywhere
+    # where the subsets begin and end in the list of all, as published with their pictures
+    for subset, first, last in (
+        ("a", [6, 11, 13, 15, 17], [981, 984, 986, 987, 988]),
+        ("r", [1, 2, 4, 6, 8], [967, 980, 981, 983, 988]),
+    ):
+        numbers = [by_word.keys.index(key) for key in read_classes(f"imagenet-{subset}").keys]
+        assert (numbers[:5], numbers[-5:]) == (first, last)
     assert len(read_classes("imagenet-a:clip").names) == len(read_classes("imagenet-r:clip").names) == 200
     assert len(templates_of("clip-80")) == 80

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,11 +19,12 @@ from typer.testing import CliRunner
 from tests.curation import tiny_models
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import features as features_module
+from turingvit_hf.evaluation import report
 from turingvit_hf.evaluation.classes import read_classes
 from turingvit_hf.evaluation.command import evaluate
 from turingvit_hf.evaluation.datasets import open_evaluation_data
 from turingvit_hf.evaluation.encoders import TransformersEncoder
-from turingvit_hf.evaluation.options import EvaluationOptions
+from turingvit_hf.evaluation.options import EvaluationOptions, describe
 from turingvit_hf.evaluation.report import make_table
 from turingvit_hf.evaluation.run import run_evaluation
 
@@ -142,6 +145,16 @@ def test_all_layouts_of_captions_give_the_same(folder, tmp_path):
     (tmp_path / "one_each.jsonl").write_text("\n".join(map(json.dumps, rows)))
     joined = run_evaluation(options_of(folder, tmp_path, "retrieval", data=str(tmp_path / "one_each.jsonl")))
     assert joined["figures"] == whole["figures"]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "one_each.parquet")
+    table = open_evaluation_data(str(tmp_path / "one_each.parquet"), texts="caption")
+    assert len(table) == len(lines)
+    assert [table.captions(table.rows[n]) for n in range(len(lines))] == [line["caption"] for line in lines]
+    (tmp_path / "dicts.jsonl").write_text(
+        "\n".join(json.dumps({**row, "image": {"path": row["image"]}}) for row in rows)
+    )
+    apart = open_evaluation_data(str(tmp_path / "dicts.jsonl"), texts="caption")
+    assert len(apart) == len(rows)
+    np.testing.assert_array_equal(apart.image(apart.rows[0]), table.image(table.rows[0]))
     with pytest.raises(InputError, match="no images of the split 'val'"):
         open_evaluation_data(str(folder / "dataset_coco.json"), texts="caption", split="val")
 
@@ -233,6 +246,9 @@ def test_classes_are_read_from_files(tmp_path):
     assert [classes.index_of(label) for label in ("n02", "tench", 1, "0")] == [1, 0, 1, 0]
     with pytest.raises(ValueError, match="none of the classes"):
         classes.index_of("n03")
+    path.write_text(json.dumps({"red_dog": "hound", "blue kite": "bird"}))
+    classes = read_classes(path)  # folders are read with spaces, and may be written down with underscores
+    assert [classes.index_of(label) for label in ("red dog", "red_dog", "blue kite", "blue_kite")] == [0, 0, 1, 1]
     path.write_text(json.dumps(["a", "a"]))
     with pytest.raises(InputError, match="'a' stands twice"):
         read_classes(path)
@@ -259,6 +275,37 @@ def test_the_table_has_the_reports_figures_beside_ours_where_they_are_of_the_sam
     assert rows[3].endswith("| 50.0 (40.0 … 60.0) | - | - | - | - | - |")
 
 
+def test_the_averages_of_the_report_stand_where_a_model_has_all_figures():
+    def result(name, value, figures=("top1",), task="zero-shot", setting="a | b"):
+        values = {figure: {"value": value, "interval": [0.0, 1.0], "chance": 0.1} for figure in figures}
+        return {"name": name, "task": task, "model": "m", "setting": setting, "figures": values}
+
+    names = ("imagenet-1k", "imagenet-v2", "objectnet", "imagenet-a", "imagenet-r", "imagenet-sketch")
+    results = [result(name, value) for name, value in zip(names, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    rows = make_table(results).splitlines()
+    assert rows[2].startswith("| imagenet-1k | zero-shot | a \\| b | top1 |")
+    assert rows[-1] == "| average of 6 | zero-shot |  |  | 35.0 | 77.1 | 83.4 | 82.5 | 82.7 | 83.6 |"
+    assert "average" not in make_table(results[:-1])
+    assert "average" not in make_table([*results, result("objectnet", 0.9, setting="other")])
+    pairs = ("text_to_image_R@1", "image_to_text_R@1")
+    both = [result("coco", 0.5, pairs, "retrieval"), result("flickr30k", 0.7, pairs, "retrieval")]
+    assert make_table(both).splitlines()[-1].startswith("| average of 4 | retrieval |  |  | 60.0 | 72.5 | 76.7 | - |")
+
+
+def test_results_of_other_names_splits_and_seeds_are_kept_apart(folder, tmp_path):
+    options = options_of(folder, tmp_path, "zero-shot", templates="clip-7")
+    assert describe(options) == "clip-7"
+    changed = replace(options, classes="imagenet-a:clip", split="validation", seed=3)
+    assert describe(changed) == "clip-7, CLIP's names, validation, seed 3"
+
+
+def test_the_averages_that_the_report_prints_are_those_of_its_figures():
+    for task, reported in report.REPORTED_AVERAGES.items():
+        rows = [row for (data, _), row in report.REPORTED.items() if report.TASK_OF_REPORT[data.split("-")[0]] == task]
+        for average, *values in zip(reported, *rows, strict=True):
+            assert average is None or average == pytest.approx(np.mean(values), abs=0.051)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -268,6 +315,9 @@ def test_the_table_has_the_reports_figures_beside_ours_where_they_are_of_the_sam
         ({"features": "all"}, "features='all'"),
         ({"templates": "openai"}, "templates='openai'"),
         ({"data": "/nowhere"}, "there is no file or folder"),
+        ({"dtype": "half"}, "dtype='half': allowed are float32, bfloat16, float16"),
+        ({"device": "gpu9"}, "device='gpu9' cannot be used"),
+        ({"image_size": 17}, "17 x 17 pixels does not divide into patches"),
     ],
 )
 def test_bad_options_are_errors_of_one_line(folder, tmp_path, changes, message):

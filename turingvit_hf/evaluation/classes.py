@@ -16,7 +16,7 @@ class Classes:
     """The classes of a data set.
 
     Attributes:
-        keys: what labels call them, such as WordNet ids.
+        keys: what labels call them, such as WordNet ids; "_" and a space are the same, as in names of folders.
         names: what prompts call them.
     """
 
@@ -32,9 +32,15 @@ class Classes:
         if isinstance(label, bool) or label is None:
             raise BadRowError("row has no label", repr(label))
         text = str(label).strip()
+        spaced = text.replace("_", " ")
         for entries in (self.keys, self.names):
-            if not isinstance(label, int) and text in entries:
+            if isinstance(label, int):
+                break
+            if text in entries:
                 return entries.index(text)
+            # classes that are read from folders have spaces for underscores
+            if spaced in (others := [entry.replace("_", " ") for entry in entries]):
+                return others.index(spaced)
         if text.isdecimal() and int(text) < len(self.names):
             return int(text)
         raise BadRowError("label is none of the classes", repr(label))

@@ -80,7 +80,7 @@ def evaluate(
     max_patches: Annotated[int | None, typer.Option(min=1, help="Of one image of native resolution.")] = None,
     tokens_per_batch: Annotated[int, typer.Option(min=1, help="Patches of a batch.")] = 16_384,
     revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the weights, such as bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Such as cpu.", show_default="an accelerator")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of intervals, shots and the sweep.")] = 0,
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from turingvit_hf.data.columns import CAPTION_COLUMNS
 from turingvit_hf.data.media import decode_image, find_media
-from turingvit_hf.data.rows import JsonLinesRows, Rows, TableRows, TarRows
+from turingvit_hf.data.rows import DatasetRows, JsonLinesRows, Rows, TableRows, TarRows
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import Source, count_rows, open_source
 from turingvit_hf.data.streams import RowStream
@@ -128,17 +128,22 @@ def open_evaluation_data(
 
 
 def _joined_by_image(data: EvaluationData) -> EvaluationData:
-    """Data in which rows that name the same file are one row with all their captions."""
-    if not isinstance(data.rows, TableRows | JsonLinesRows):
+    """Data in which rows that name the same file are one row with all their captions; the others are as they were."""
+    media_column = data.source.media_columns[0]
+    if isinstance(data.rows, DatasetRows) and not isinstance(data.rows[0].get(media_column), str):
+        return data  # pictures, which may be too many for memory
+    if not isinstance(data.rows, TableRows | JsonLinesRows | DatasetRows):
         return data
-    media_column, captions = data.source.media_columns[0], {}
+    joined: dict[Any, dict[str, Any]] = {}
     for index in range(len(data.rows)):
         try:
             row = data.rows[index]
-            captions.setdefault(row.get(media_column), []).extend(data.captions(row))
+            file = row.get(media_column)
+            entry = joined.setdefault(file if isinstance(file, str) else index, {**row, data.text_column: []})
+            entry[data.text_column] += data.captions(row)
         except BadRowError:
             continue
-    rows = TableRows([{media_column: file, data.text_column: texts} for file, texts in captions.items()])
+    rows = TableRows(list(joined.values()))
     return replace(data, rows=rows, source=replace(data.source, rows=rows))
 
 

@@ -190,7 +190,12 @@ class TransformersEncoder:
             options: dict[str, Any] = {"do_pack": True}
             if image_size is not None:
                 options |= {"resolution": "fixed", "size": {"height": image_size, "width": image_size}}
-            return options | ({} if max_patches is None else {"max_patches": max_patches})
+            options |= {} if max_patches is None else {"max_patches": max_patches}
+            try:
+                self.image_processor.get_number_of_image_patches(32, 32, options)
+            except ValueError as error:
+                raise InputError(str(error)) from error
+            return options
         if image_size is not None:
             raise InputError(f"image_size={image_size} is for TuringViT; {name} resizes as it is saved")
         if max_patches is not None and not hasattr(self.image_processor, "max_num_patches"):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from turingvit_hf.evaluation.rankings import expected_hits
 from turingvit_hf.evaluation.retrieval import retrieval_hits
-from turingvit_hf.evaluation.statistics import bootstrap_interval
+from turingvit_hf.evaluation.statistics import bootstrap_interval, mean_of_groups
 from turingvit_hf.evaluation.zero_shot import mean_of_prompts
 
 
@@ -20,7 +20,7 @@ def classification_figures(scores: Tensor, labels: Tensor, *, seed: int = 0) -> 
     """`{"top1": ..., "top5": ..., "mean_per_class": ...}`, each `{"value", "interval", "chance"}` in [0, 1].
 
     Classes that tie are taken to come in random order. Top 5 is left out where there are no more classes. The mean per
-    class is over the classes that have images; its interval draws classes.
+    class is over the classes that have images; its interval draws images, as those of the others do.
 
     Args:
         scores: (N, C) higher is more likely.
@@ -34,9 +34,10 @@ def classification_figures(scores: Tensor, labels: Tensor, *, seed: int = 0) -> 
         [expected_hits(s, r, ks=ks) for s, r in zip(scores.split(1024), right.split(1024), strict=True)], 1
     )
     figures = {f"top{k}": _figure(hit, k / num_classes, seed) for k, hit in zip(ks, hits, strict=True)}
-    sums = torch.zeros(num_classes, dtype=torch.float64).index_add_(0, labels, hits[0])
-    counts = torch.bincount(labels, minlength=num_classes)
-    figures["mean_per_class"] = _figure(sums[counts > 0] / counts[counts > 0], 1 / num_classes, seed)
+    values, groups = hits[0].numpy(), labels.numpy()
+    interval = bootstrap_interval(values, groups=groups, seed=seed)
+    mean = mean_of_groups(values, groups)
+    figures["mean_per_class"] = {"value": mean, "interval": list(interval), "chance": 1 / num_classes}
     return figures
 
 

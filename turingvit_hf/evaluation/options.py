@@ -7,6 +7,7 @@ from pathlib import Path
 
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation.encoders import FEATURES
+from turingvit_hf.evaluation.imagenet_names import CLIP
 from turingvit_hf.evaluation.prompts import CLIP_ALL, TEMPLATES
 from turingvit_hf.evaluation.tokens import TOKEN_DTYPES
 
@@ -15,6 +16,7 @@ TASKS = ("zero-shot", "retrieval", "knn", "linear-probe", "attentive-probe")
 # these learn from images whose classes are known
 PROBES = ("knn", "linear-probe", "attentive-probe")
 FITS = ("lbfgs", "sgd")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class EvaluationOptions:
         max_patches: of one image.
         tokens_per_batch: patches of a batch.
         revision: of a hub model.
-        dtype: of the weights.
+        dtype: of the weights, one of DTYPES.
         device: None takes an accelerator where there is one.
         seed: of bootstrap, of few shots and of what the sweep of a probe holds out.
     """
@@ -95,7 +97,8 @@ def check(options: EvaluationOptions) -> None:
     Raises:
         InputError: naming the option.
     """
-    for name, allowed in (("task", TASKS), ("features", FEATURES), ("probe", FITS), ("token_dtype", TOKEN_DTYPES)):
+    allowed_values = {"task": TASKS, "features": FEATURES, "probe": FITS, "token_dtype": TOKEN_DTYPES, "dtype": DTYPES}
+    for name, allowed in allowed_values.items():
         if (value := getattr(options, name)) not in allowed:
             raise InputError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
     if options.task == "attentive-probe" and options.features != "pooled":
@@ -145,6 +148,9 @@ def describe(options: EvaluationOptions) -> str:
     ):
         if (value := getattr(options, name)) is not None:
             words.append(text.format(value))
-    if options.dtype != "float32":
-        words.append(options.dtype)
+    if options.classes is not None and options.classes.endswith(CLIP):
+        words.append("CLIP's names")
+    words += [] if options.split == "test" else [options.split]
+    words += [] if options.dtype == "float32" else [options.dtype]
+    words += [] if options.seed == 0 else [f"seed {options.seed}"]
     return ", ".join(words)

@@ -21,6 +21,11 @@ REPORTED: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("flickr30k", "text_to_image_R@1"): (77.2, 85.0, None, 85.7, 86.0),
     ("flickr30k", "image_to_text_R@1"): (92.0, 95.2, None, 95.3, 96.3),
 }
+# the averages of the figures above by task, which the page prints as well
+REPORTED_AVERAGES: dict[str, tuple[float | None, ...]] = {
+    "zero-shot": (77.1, 83.4, 82.5, 82.7, 83.6),
+    "retrieval": (72.5, 76.7, None, 78.9, 79.4),
+}
 TASK_OF_REPORT = {"imagenet": "zero-shot", "objectnet": "zero-shot", "coco": "retrieval", "flickr30k": "retrieval"}
 
 
@@ -28,7 +33,7 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of results: a row for each figure, ours with its interval, then the report's, in percent.
 
     Beside our own figures the report's stand only where data set, task and figure are the same; they were measured by
-    its authors, with their prompts.
+    its authors, with their prompts. A model that has all of the report's figures of a task has their average too.
 
     Args:
         results: what `run_evaluation` returned, in the order of the rows.
@@ -41,11 +46,15 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
     lines = [_row(["data", "task", "setting", "figure", *(f"{model} (ours)" for model in models), *REPORTED_MODELS])]
     lines.append("|---" * (4 + len(models) + len(REPORTED_MODELS)) + "|")
     for (data, task, setting, name), ours in figures.items():
-        is_reported = TASK_OF_REPORT.get(data.partition("-")[0]) == task
-        reported = REPORTED.get((data, name)) if is_reported else None
+        reported = REPORTED.get((data, name)) if _task_of(data) == task else None
         cells = [_cell(ours.get(model)) for model in models]
-        others = ["-" if value is None else f"{value:.1f}" for value in reported or [None] * len(REPORTED_MODELS)]
-        lines.append(_row([data, task, setting, name, *cells, *others]))
+        lines.append(_row([data, task, setting, name, *cells, *_numbers(reported or [None] * len(REPORTED_MODELS))]))
+    for task, reported in REPORTED_AVERAGES.items():
+        members = [key for key in REPORTED if _task_of(key[0]) == task]
+        averages = [_average(figures, members, task, model) for model in models]
+        if any(average is not None for average in averages):
+            names = f"average of {len(members)}"
+            lines.append(_row([names, task, "", "", *_numbers(averages), *_numbers(reported)]))
     return "\n".join(lines) + "\n"
 
 
@@ -54,8 +63,37 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
+def _task_of(data: str) -> str | None:
+    """The task that the report has a data set's figures of."""
+    return TASK_OF_REPORT.get(data.partition("-")[0])
+
+
+def _average(
+    figures: Mapping[tuple[str, str, str, str], Mapping[str, Mapping[str, Any]]],
+    members: Sequence[tuple[str, str]],
+    task: str,
+    model: str,
+) -> float | None:
+    """The mean in percent of a model's figures of (data, name) pairs; None unless it has each in just one setting."""
+    values = []
+    for member in members:
+        found = [
+            ours[model]["value"]
+            for (data, its_task, _, name), ours in figures.items()
+            if (data, name) == member and its_task == task and model in ours
+        ]
+        if len(found) != 1:
+            return None
+        values += found
+    return 100 * sum(values) / len(values)
+
+
+def _numbers(values: Sequence[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.1f}" for value in values]
+
+
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

@@ -41,6 +41,7 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         InputError: an option, the model or the data is at fault.
     """
     check(options)
+    _check_device(options.device)
     processes = PartialState(cpu=options.device == "cpu", timeout=PATIENCE)
     device = str(processes.device) if options.device is None else options.device
     encoder = TransformersEncoder(
@@ -70,6 +71,14 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         _write(result, Path(options.out).expanduser())
     processes.wait_for_everyone()
     return result
+
+
+def _check_device(device: str | None) -> None:
+    """Refuses a device that torch does not know or that is not there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device!r} cannot be used: {str(error).partition(chr(10))[0]}") from error
 
 
 def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: str) -> dict[str, Any]:
