@@ -38,6 +38,7 @@ from transformers import (
 
 from turingvit_hf.data.shapes import generate_shapes
 from turingvit_hf.errors import InputError
+from turingvit_hf.files.output_folder import written_in_one_piece
 from turingvit_hf.integrations.tower_swap import swap_vision_tower
 from turingvit_hf.training.data.stamps import iterate_stamps
 from turingvit_hf.training.vlm.chat_data import ChatSample, ConversationCollator, ConversationDataset
@@ -186,12 +187,17 @@ def train(options: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMixin]
     trainer.train(resume_from_checkpoint=options.resume or None)
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if options.stage == "instruct":
-        model.save_pretrained(options.output / "adapter")
+        if trainer.is_world_process_zero():
+            with written_in_one_piece(options.output / "adapter") as folder:
+                model.save_pretrained(folder)
         model = model.merge_and_unload()
-    model.eval().save_pretrained(options.output / "vlm")
-    processor.save_pretrained(options.output / "vlm")
-    print(f"saved to {options.output / 'vlm'}")
-    if test_rows:
+    model.eval()
+    if trainer.is_world_process_zero():
+        with written_in_one_piece(options.output / "vlm") as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+        print(f"saved to {options.output / 'vlm'}")
+    if test_rows and trainer.is_world_process_zero():
         report(model, processor, ConversationDataset(test_rows, processor, **common))
     return model, processor
 

@@ -11,7 +11,7 @@ import torch
 from peft import PeftConfig
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
 from tests.integrations.tiny import tiny_config, tiny_processor
 from tests.integrations.tower_swap_cases import make_llava
@@ -162,6 +162,17 @@ def test_a_run_can_be_resumed(train_script, models, stamps, tmp_path):
     checkpoints[-1].rename(tmp_path / "last")
     resumed = run("run", "--resume")
     assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+
+
+def test_a_vlm_whose_saving_fails_is_not_there(train_script, models, stamps, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ProcessorMixin, "save_pretrained", fail)
+    arguments = ["--stage", "align", *models, "--stamps", str(stamps), "--steps", "1", "--batch-size", "2"]
+    with pytest.raises(OSError, match="No space left"):
+        train_script["main"]([*arguments, "--save-steps", "9", "--output", str(tmp_path / "run")])
+    assert "vlm" not in "".join(path.name for path in (tmp_path / "run").iterdir())
 
 
 @pytest.mark.parametrize(
