@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+import turingvit_hf
 from tests.curation import tiny_models
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import features as features_module
@@ -189,6 +190,7 @@ def test_what_features_depend_on_makes_new_ones(folder, tmp_path):
     specs = [json.loads(path.read_text()) for path in (tmp_path / "features").glob("*/spec.json")]
     sizes = [spec["image_options"].get("size") for spec in specs if "data" in spec]
     assert sorted(map(str, sizes)) == ["None", "{'height': 16, 'width': 16}"]
+    assert {spec["turingvit_hf"] for spec in specs} == {turingvit_hf.__version__}
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: 
         "image_options": encoder.image_options,
         "tokens_per_batch": options.tokens_per_batch,
         "transformers": transformers.__version__,
+        "turingvit_hf": turingvit_hf.__version__,
     }
 
 
