@@ -22,7 +22,7 @@ from turingvit_hf.training.recipes import load_recipe
 
 @pytest.fixture(scope="module")
 def chain() -> TrainingPlan:
-    return plan_training("18l/all", num_gpus=64, gpu="H100", price=2.0)
+    return plan_training("18l/all", num_gpus=64, gpu="H100", mfu=0.4, price=2.0)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,7 @@ def test_the_text_says_it_all(chain):
         "warning: MFU 40% means",
     ):
         assert words in text
+    assert "warning" not in plan_training("18l/all", num_gpus=64, gpu="H100").describe()
     odd = plan_training("18l/stage1", num_gpus=50, gpu="H100").describe()
     assert "NOT a whole number a process: 11.52 on 50 GPUs" in odd
     assert json.loads(json.dumps(chain.to_dict()))["stages"][0]["max_steps"] == 39_800
@@ -126,10 +127,12 @@ def test_the_text_says_it_all(chain):
         ({"num_gpus": 0}, "num_gpus=0 must be at least 1"),
         ({"gpu": "H9000"}, "no GPU is known as 'H9000'; known are B200"),
         ({"mfu": 0.0}, r"mfu=0.0 must be above 0 and at most 1"),
-        ({"price": -1.0}, "price=-1.0 must not be negative"),
+        ({"price": -1.0}, "price=-1.0 must be a number and not negative"),
+        ({"price": float("nan")}, "price=nan must be a number"),
+        ({"images": [float("inf")]}, r"images=\[inf\] must be numbers above 0"),
         ({"epochs": [2]}, r"epochs=\[2\] of how many images"),
         ({"images": [1, 2]}, r"images=\[1, 2\]: give one number, or one for each of the 4 stages"),
-        ({"images": [0.0]}, r"images=\[0.0\] must be above 0"),
+        ({"images": [0.0]}, r"images=\[0.0\] must be numbers above 0"),
         ({"overrides": ["stage2.text.encoder=nobody/knows"]}, "text.encoder='nobody/knows' is not on this machine"),
         ({"overrides": ["stage1.teacher.model=nobody/knows"]}, "teacher.model='nobody/knows' is not on this machine"),
     ],

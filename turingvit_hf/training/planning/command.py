@@ -19,7 +19,7 @@ def plan(
     ] = None,
     mfu: Annotated[
         float, typer.Option(help="Share of the GPUs' peak that goes into what the mathematics needs, 0 to 1.")
-    ] = 0.4,
+    ] = 0.3,
     images: Annotated[
         list[float] | None,
         typer.Option(

@@ -7,6 +7,7 @@ from turingvit_hf.training.planning.plan import StagePlan, TrainingPlan
 FORMULA = (
     "operations: 2 a parameter and patch, token or image; 3 passes where trained, 1 where frozen;",
     "  attention 4 T D K a linear layer, 4 D sum(n^2) a softmax layer; 6 B^2 E for all pairs of the sigmoid loss.",
+    "  T patches in frames of n, D the width, K that of a head; B images of a step, E the width of embeddings.",
     "  MFU counts these and the teacher's forward, not GradCache's first forward nor checkpointing's second.",
 )
 SHARDINGS = {"none": "one GPU", "ddp": "DDP", "fsdp2": "FSDP2"}

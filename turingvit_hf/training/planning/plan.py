@@ -2,6 +2,7 @@
 """What the stages of a recipe will cost on so many GPUs: operations, parameters, memory, days and money."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +157,7 @@ def plan_training(
     num_gpus: int,
     gpu: str,
     overrides: Sequence[str] = (),
-    mfu: float = 0.4,
+    mfu: float = 0.3,
     images: Sequence[float] = (),
     epochs: Sequence[float] = (),
     price: float | None = None,
@@ -315,8 +316,8 @@ def _stages(recipe: str | StageRecipe | ChainRecipe, overrides: Sequence[str]) -
 
 
 def _for_stages(key: str, values: Sequence[float], num_stages: int) -> list[float | None]:
-    if any(not value > 0 for value in values):
-        raise InputError(f"{key}={list(values)} must be above 0")
+    if any(not 0 < value < math.inf for value in values):
+        raise InputError(f"{key}={list(values)} must be numbers above 0")
     if len(values) not in (0, 1, num_stages):
         raise InputError(f"{key}={list(values)}: give one number, or one for each of the {num_stages} stages")
     return list(values) if len(values) == num_stages else [*values, *[None] * (1 - len(values))] * num_stages
@@ -325,8 +326,8 @@ def _for_stages(key: str, values: Sequence[float], num_stages: int) -> list[floa
 def _check(*, mfu: float, price: float | None, **counts: int) -> None:
     if not 0 < mfu <= 1:
         raise InputError(f"mfu={mfu} must be above 0 and at most 1")
-    if price is not None and price < 0:
-        raise InputError(f"price={price} must not be negative")
+    if price is not None and not 0 <= price < math.inf:
+        raise InputError(f"price={price} must be a number and not negative")
     for key, value in counts.items():
         if value < 1:
             raise InputError(f"{key}={value} must be at least 1")
