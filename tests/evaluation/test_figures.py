@@ -68,6 +68,19 @@ def test_chunks_change_nothing():
         assert torch.equal(some, all_at_once)
 
 
+def test_captions_come_in_any_order():
+    images, owner = noise(20, 6), torch.arange(60) // 3
+    texts = images[owner] + noise(60, 6, seed=1)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
+    of_images, of_texts = retrieval_hits(images, texts, owner, ks=(1, 5))
+    for mixed, expected in zip(
+        retrieval_hits(images, texts[order], owner[order], ks=(1, 5), queries_at_once=7),
+        (of_images, of_texts[:, order]),
+        strict=True,
+    ):
+        assert torch.equal(mixed, expected)
+
+
 def test_a_model_that_tells_nothing_apart_gets_the_level_of_guessing():
     figures = retrieval_figures(torch.ones(20, 4), torch.ones(60, 4), torch.arange(60) // 3)
     for figure in figures.values():

@@ -122,6 +122,26 @@ def test_retrieval_is_that_of_the_models_own_logits(folder, tmp_path):
         assert result["figures"][f"text_to_image_R@{k}"]["value"] == pytest.approx(hits, abs=1e-12)
 
 
+def test_prompts_and_captions_come_in_their_canonical_form_where_asked(folder, tmp_path):
+    """The tokenizer knows lower-case words alone."""
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    loud = [
+        {"image": str(folder / line["image"]), "caption": [f"{text.upper()}!" for text in line["caption"]]}
+        for line in lines
+    ]
+    (tmp_path / "loud.jsonl").write_text("\n".join(map(json.dumps, loud)))
+    (tmp_path / "loud.json").write_text(json.dumps({name: name.upper() for name in CLASSES}))
+    for task, changed in (
+        ("retrieval", {"data": str(tmp_path / "loud.jsonl")}),
+        ("zero-shot", {"classes": str(tmp_path / "loud.json")}),
+    ):
+        quiet = run_evaluation(options_of(folder, tmp_path / "out", task, canonicalize=True))
+        canonical = run_evaluation(options_of(folder, tmp_path / "out", task, canonicalize=True, **changed))
+        assert canonical["figures"] == quiet["figures"]
+        plain = run_evaluation(options_of(folder, tmp_path / "out", task, **changed))
+        assert plain["figures"] != quiet["figures"]
+
+
 @pytest.mark.parametrize("task", ["knn", "linear-probe"])
 @pytest.mark.parametrize("kind", ["pooled", "mean", "embedding"])
 def test_colors_are_learnt_from_frozen_features(folder, tmp_path, task, kind):
