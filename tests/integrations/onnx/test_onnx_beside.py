@@ -1,6 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What comes with exported graphs: programs of torch, TensorRT's build script, names that other loaders look for."""
 
+import json
+import logging
 import os
 import re
 import signal
@@ -146,7 +148,13 @@ def test_axes_are_known_when_tensorrt_parses(folder, file):
 def test_weights_stand_where_browsers_look_for_them(tower, tmp_path, dtype, file):
     export_onnx(tower, tmp_path / "onnx", dtype=dtype, grids=GRIDS[:1])
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
-    assert names == {file, f"{file}_data", "config.json", "export.json", "build_tensorrt.sh"}
+    assert names - {"build_tensorrt.sh"} == {file, f"{file}_data", "config.json", "export.json"}
+    (entry,) = json.loads((tmp_path / "onnx/export.json").read_text())["files"]
+    assert entry["operators"]
+    # TensorRT has no operators for what int8 is computed with, so nothing says how to build it
+    lacking = ["DynamicQuantizeLinear", "MatMulInteger"] if dtype == "int8" else []
+    assert entry["not_in_tensorrt"] == lacking
+    assert ("build_tensorrt.sh" in names) == (not lacking)
     places = {
         entry.value
         for tensor in onnx.load(tmp_path / "onnx" / file, load_external_data=False).graph.initializer
@@ -154,6 +162,14 @@ def test_weights_stand_where_browsers_look_for_them(tower, tmp_path, dtype, file
         if entry.key == "location"
     }
     assert places == {f"{file}_data"}
+
+
+def test_quantizing_leaves_loggers_as_they_were(tower, tmp_path, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    before = root.level
+    export_onnx(tower, tmp_path / "onnx", dtype="int8", grids=GRIDS[:1])
+    assert (root.handlers, root.level) == ([], before)
 
 
 def test_an_export_that_is_stopped_leaves_nothing(tower, tmp_path, monkeypatch):

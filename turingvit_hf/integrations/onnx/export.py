@@ -80,7 +80,8 @@ def export_onnx(
 
     A graph takes any batch and any size in multiples of the patch. Each file runs in ONNX Runtime at all of `grids`
     and is compared with the model before it is kept; where one is too far off, nothing is left behind. Beside the
-    files: the configuration and the processor, `export.json` with the comparisons, and `build_tensorrt.sh`.
+    files: the configuration and the processor, `export.json` with the comparisons, and, unless they are of int8,
+    `build_tensorrt.sh`.
 
     | file | inputs | outputs |
     |---|---|---|
@@ -122,7 +123,7 @@ def export_onnx(
         for graph, reference in zip(graphs, references, strict=True):
             file = folder / f"{graph.name}{SUFFIXES[dtype]}.onnx"
             _write(graph, file, is_quantized=dtype == "int8", program=program)
-            operators = operators_of(file) if dtype != "int8" else {}
+            operators = operators_of(file)
             checks = compare(file, graph, reference.module.float(), grids)
             refuse_bad(checks, limits, file.name)
             exported.append(Exported(file.name, dict(operators), checks))
@@ -200,14 +201,16 @@ def _quantize(plain: Path, file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it asks for a pass over the graph that torch's exporter has made already
+    level, handlers = root.level, list(root.handlers)
+    # it asks for a pass over the graph that torch's exporter has made already, and gives the root logger a handler
+    root.setLevel(logging.ERROR)
     try:
         quantize_dynamic(
             str(plain), str(file), weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=True
         )
     finally:
         root.setLevel(level)
+        root.handlers[:] = handlers
     model = onnx.load(str(file), load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
@@ -243,7 +246,8 @@ def _write_beside(
         # logits = exp(logit_scale) · image_embeds · text_embeds + logit_bias
         facts |= {"logit_scale": model.logit_scale.item(), "logit_bias": model.logit_bias.item()}
     (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    write_build_script(folder, graphs, [entry.file for entry in exported], is_half=dtype == "float16")
+    if dtype != "int8":  # TensorRT takes neither DynamicQuantizeLinear nor MatMulInteger
+        write_build_script(folder, graphs, [entry.file for entry in exported], is_half=dtype == "float16")
 
 
 def _require(*modules: str) -> None:
