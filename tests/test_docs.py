@@ -1,6 +1,8 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """README and documentation keep their word: Python blocks run, links lead somewhere, figures are current."""
 
+import importlib
+import inspect
 import re
 import runpy
 import sys
@@ -83,6 +85,23 @@ def test_relative_links_lead_somewhere(page):
 def test_python_blocks_fit_the_page(page):
     too_long = [line for _, source in python_blocks(page) for line in source.splitlines() if len(line) > 119]
     assert not too_long
+
+
+def test_the_api_has_all_that_the_pages_import():
+    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = set()
+    for target, options in re.findall(r"^::: ([\w.]+)\n((?: +.*\n)*)", api, re.MULTILINE):
+        parent, _, name = target.rpartition(".")
+        shown.add(name)
+        if members := re.search(r"members: \[(.*)\]", options):
+            shown |= set(members[1].split(", "))
+        elif inspect.ismodule(module := getattr(importlib.import_module(parent), name, None)):
+            shown |= {key for key, value in vars(module).items() if getattr(value, "__module__", None) == target}
+    for page in PAGES:
+        for _, source in python_blocks(page):
+            for names in re.findall(r"^from turingvit_hf[\w.]* import ([\w, ]+)", source, re.MULTILINE):
+                missing = {name for name in names.split(", ") if not name.isupper()} - shown
+                assert not missing, f"{name_of(page)} imports {missing}, and docs/api.md has none of that name"
 
 
 def test_figures_are_what_the_script_draws():
