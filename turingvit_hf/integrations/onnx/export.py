@@ -217,7 +217,8 @@ def _quantize(plain: Path, file: Path) -> None:
             if entry.key == "location":
                 entry.value = f"{file.name}_data"
     onnx.save(model, str(file))
-    file.with_name(f"{file.name}.data").rename(file.with_name(f"{file.name}_data"))
+    weights = file.with_name(f"{file.name}.data").rename(file.with_name(f"{file.name}_data"))
+    weights.chmod(file.stat().st_mode)  # onnx writes it for its owner's eyes alone
 
 
 def _write_beside(
