@@ -168,7 +168,7 @@ def is_terminal() -> bool:
 
 
 app.command(
-    short_help="Measure a dual encoder or tower: zero-shot, retrieval, k-NN, linear probe.",
+    short_help="Measure a dual encoder or tower: zero-shot, retrieval, k-NN, probes.",
     epilog="Example: turingvit evaluate --model stage3/model --task retrieval --data my/pairs --out results",
 )(evaluate)
 
