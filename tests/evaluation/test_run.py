@@ -122,6 +122,14 @@ def test_retrieval_is_that_of_the_models_own_logits(folder, tmp_path):
         assert result["figures"][f"text_to_image_R@{k}"]["value"] == pytest.approx(hits, abs=1e-12)
 
 
+def test_many_prompts_fit_the_name_of_a_file(folder, tmp_path):
+    prompts = tuple(f"a long way to say that this picture, number {number}, shows a {{}}." for number in range(8))
+    for templates in (prompts, prompts[::-1], (*prompts, "ein schönes Bild: {} 🙂")):
+        run_evaluation(options_of(folder, tmp_path, "zero-shot", templates=templates))
+    assert len(list((tmp_path / "results").glob("*.json"))) == 3
+    assert (tmp_path / "table.md").read_text().count("| top1 |") == 3
+
+
 def test_prompts_and_captions_come_in_their_canonical_form_where_asked(folder, tmp_path):
     """The tokenizer knows lower-case words alone."""
     lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]

@@ -25,6 +25,7 @@ from turingvit_hf.evaluation.tasks import TASKS
 
 # a process may wait for the slowest for so long
 PATIENCE = timedelta(days=2)
+LONGEST_NAME = 200
 
 
 def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
@@ -99,9 +100,11 @@ def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: 
 def _write(result: dict[str, Any], folder: Path) -> None:
     """Writes a result beside others, and the table of all."""
     words = (result["task"], result["name"], Path(result["model"]).name, result["setting"])
-    file = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
-    # checkpoints of two runs may be called the same
-    file += "-" + hashlib.sha256(f"{result['model']} {result['options']['revision']}".encode()).hexdigest()[:6]
+    # names of files end at 255 bytes, and many prompts are longer
+    file = "-".join(re.sub(r"[^\w.]+", "_", word, flags=re.ASCII) for word in words)[:LONGEST_NAME]
+    # checkpoints of two runs may be called the same, and prompts begin alike
+    whole = json.dumps([result["model"], result["options"]["revision"], words])
+    file += "-" + hashlib.sha256(whole.encode()).hexdigest()[:6]
     try:
         (folder / "results").mkdir(parents=True, exist_ok=True)
         _replace(folder / "results" / f"{file}.json", json.dumps(result, indent=2) + "\n")
