@@ -7,9 +7,11 @@ pixels.
 """
 
 import json
+import math
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,13 @@ class Pictures:
         images: uint8 (3, H, W).
         captions: the caption of each.
         classes: the class of each, empty where its folder is none.
+        swapped: of scenes, the number of the one with the same pictures in the other order; empty for other pictures.
     """
 
     images: list[np.ndarray]
     captions: list[str]
     classes: list[str]
+    swapped: list[int] = field(default_factory=list)
 
 
 def make_pictures(
@@ -72,7 +76,8 @@ def make_pictures(
         target: the folder, which appears whole or not at all.
         cache: where the downloads of that script are.
         seed: what it was called with.
-        bounds: between which the longer side of each picture in `train` and `test` is drawn, in pixels.
+        bounds: between which the longer side of each picture in `train` and `test` is drawn, in pixels; as many are
+            between 128 and 256 as between 256 and 512.
         sides: the longer sides of the drawings.
         num_drawings: how many held-out drawings, at most.
         patch_size: side of a patch in pixels.
@@ -87,7 +92,7 @@ def make_pictures(
             rows = list(
                 _copied(data / "images" / split, folder / split, origins, bounds=bounds, patch_size=patch_size)
             )
-            _write_metadata(folder / split, rows)
+            write_metadata(folder / split, rows)
         # whoever has a class can be asked for its neighbors too
         wanted = [row for row in rows if row["drawing"] and row["class"]][:num_drawings]
         for side in sides:
@@ -144,6 +149,12 @@ def read_pictures(folder: Path, *, limit: int | None = None) -> Pictures:
     return Pictures(images, [row["caption"] for row in rows], [row["class"] for row in rows])
 
 
+def write_metadata(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the rows of a folder of pictures, a line each."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / METADATA).write_text("".join(lines), encoding="utf-8")
+
+
 def _copied(
     source: Path, target: Path, origins: Origins, *, bounds: tuple[int, int], patch_size: int
 ) -> Iterator[dict[str, Any]]:
@@ -155,10 +166,16 @@ def _copied(
         row = json.loads(line)
         origin, class_name = origins.find(row["file_name"])
         name = f"{number:04d}.bmp"
-        side = patch_size * draws(source.name, number).randint(*(bound // patch_size for bound in bounds))
+        side = patch_size * _draw_patches(draws(source.name, number), [bound // patch_size for bound in bounds])
         _save(decode_image(source / row["file_name"]), target / name, side=side, patch_size=patch_size)
         drawing = str(origin) if origin.suffix == ".svg" else ""
         yield {"file_name": name, "caption": row["caption"], "class": class_name, "drawing": drawing}
+
+
+def _draw_patches(rng: random.Random, bounds: Sequence[int]) -> int:
+    """A number of patches within bounds; its logarithm is drawn evenly."""
+    low, high = bounds
+    return min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1)))))
 
 
 def _write_drawings(rows: Sequence[Mapping[str, Any]], target: Path, *, side: int, patch_size: int) -> None:
@@ -167,7 +184,7 @@ def _write_drawings(rows: Sequence[Mapping[str, Any]], target: Path, *, side: in
         content = draw(Path(row["drawing"]), side)
         assert content is not None, "it was drawn when the data was prepared"
         _save(decode_image(content), target / row["file_name"], side=side, patch_size=patch_size)
-    _write_metadata(target, rows)
+    write_metadata(target, rows)
 
 
 def _save(pixels: np.ndarray, path: Path, *, side: int, patch_size: int) -> None:
@@ -176,8 +193,3 @@ def _save(pixels: np.ndarray, path: Path, *, side: int, patch_size: int) -> None
     size = target_size(*pixels.shape[1:], resolution="bounded", patch_size=patch_size, min_side=side, max_side=side)
     resized = resize_pixels(pixels, size, Image.Resampling.BICUBIC)
     Image.fromarray(resized.transpose(1, 2, 0)).save(path)
-
-
-def _write_metadata(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    (folder / METADATA).write_text("".join(lines), encoding="utf-8")

@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""Tables and figures of `tla_study.py`, from the results of its runs."""
+"""Tables of `tla_study.py`, from the results of its runs, and what its figures show."""
 
 import json
 import statistics
@@ -8,58 +8,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from tla_study_measures import DIRECTIONS, NEIGHBORS, with_interval
+from tla_study_figures import draw_sides, draw_study
+from tla_study_measures import DIRECTIONS, NEIGHBORS, ORDER, with_interval
+from tla_study_tasks import SCENES, TASKS, Run
 
 from turingvit_hf.evaluation.statistics import bootstrap_interval
 
 
-COLORS = {
-    "base": "tab:blue",
-    "softmax": "tab:orange",
-    "tla": "tab:green",
-    "no_gate": "tab:red",
-    "no_norm": "tab:brown",
-    "no_rope": "tab:pink",
-    "projection": "tab:olive",
-    "none": "tab:gray",
-    "no_rescale": "tab:purple",
-}
-HITS = (*(f"{way}_R@{k}" for k in (1, 5, 10) for way in DIRECTIONS), NEIGHBORS)
-BOTH = "R@10"
+HITS = (*(f"{way}_R@{k}" for k in (1, 5, 10) for way in DIRECTIONS), NEIGHBORS, ORDER)
+# order in scenes of pictures that were seen in training
+ORDER_SEEN = f"{ORDER}, seen"
 
 Result = dict[str, Any]
 
 
-def report(folder: Path, names: Sequence[str], *, trained_on: tuple[int, int]) -> None:
+def report(folder: Path, runs: Sequence[Run]) -> None:
     """Prints the tables, and writes `study.json`, `tla_study.png` and `resolution.png`.
 
     Args:
         folder: of all runs.
-        names: the runs, of which some may not be there.
-        trained_on: the longer sides of the pictures of training, in pixels.
+        runs: of which some may not be there.
     """
-    by_tower: dict[str, list[Result]] = {}
-    for name in names:
-        path = folder / f"{name}.json"
+    tasks: dict[str, dict[str, list[Result]]] = {}
+    for run in runs:
+        path, sides = folder / f"{run.name}.json", folder / f"{run.name}.sides.json"
         if path.exists():
-            tower = name.partition("/")[2]
-            sides = folder / f"{name}.sides.json"
             result = {**read_json(path), "at_sides": read_json(sides) if sides.exists() else {}}
-            by_tower.setdefault(tower, []).append(result)
+            tasks.setdefault(run.task.name, {}).setdefault(run.variant, []).append(result)
     timing_file = folder / "timing.json"
-    timing = read_json(timing_file) if timing_file.exists() else {}
     summary = {
-        "towers": {tower: summarize(results, by_tower["base"]) for tower, results in by_tower.items()},
-        "at_sides": {tower: at_sides for tower, results in by_tower.items() if (at_sides := summarize_sides(results))},
-        "milliseconds": timing,
-    } | common(by_tower)
+        "tasks": {name: summarize_task(name, by_tower) for name, by_tower in tasks.items()},
+        "milliseconds": read_json(timing_file) if timing_file.exists() else {},
+    }
     (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(as_markdown(summary))
-    draw_study(folder / "tla_study.png", by_tower, summary)
-    draw_sides(folder / "resolution.png", summary, trained_on=trained_on)
+    draw_study(folder / "tla_study.png", summary)
+    draw_sides(folder / "resolution.png", summary)
     print(f"wrote {folder / 'study.json'}, {folder / 'tla_study.png'} and {folder / 'resolution.png'}")
+
+
+def summarize_task(name: str, by_tower: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """Everything that tables and figures show of a task.
+
+    Args:
+        name: of the task.
+        by_tower: the results of each tower; `"base"` is among them.
+    """
+    # both orders of a scene are one draw
+    per_draw = 2 if name == SCENES.name else 1
+    towers = {tower: summarize(results, by_tower["base"], per_draw) for tower, results in by_tower.items()}
+    at_sides = {tower: summarize_sides(results, per_draw) for tower, results in by_tower.items()}
+    return {"towers": towers, "at_sides": {tower: sides for tower, sides in at_sides.items() if sides}} | common(
+        by_tower
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,14 +86,20 @@ def common(by_tower: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
         "seen": {seed: dict(zip(("images", "patches"), *counts, strict=True)) for seed, counts in seen.items()},
         "num_steps": first["num_steps"],
         "held_out": num_pictures,
-        "held_out_with_class": len(first["measured"]["hits"][NEIGHBORS]),
+        "held_out_with_class": len(first["measured"]["hits"].get(NEIGHBORS, ())),
         "chance": {f"R@{k}": k / num_pictures for k in (1, 5, 10) if k <= num_pictures}
-        | {NEIGHBORS: first["largest_class"]},
+        | ({NEIGHBORS: first["largest_class"]} if "largest_class" in first else {ORDER: 0.5, ORDER_SEEN: 0.5}),
     }
 
 
-def summarize(results: Sequence[Result], base: Sequence[Result]) -> dict[str, Any]:
-    """Of each measurement the values of all seeds, and of hits the difference from the base tower, with intervals."""
+def summarize(results: Sequence[Result], base: Sequence[Result], per_draw: int) -> dict[str, Any]:
+    """Of each measurement the values of all seeds, and of hits the difference from the base tower, with intervals.
+
+    Args:
+        results: of the seeds of a tower.
+        base: of the base tower.
+        per_draw: so many pictures, one after the other, are drawn together for intervals.
+    """
     measured = [result["measured"] for result in results]
     base_of = {result["seed"]: result["measured"] for result in base}
     values: dict[str, Any] = {
@@ -103,11 +110,15 @@ def summarize(results: Sequence[Result], base: Sequence[Result]) -> dict[str, An
         "training_seconds": [result["training_seconds"] for result in results],
         "siglip": [found["siglip"] for found in measured],
         "siglip_of_training": [last_losses(result) for result in results],
+        "curve": mean_curve(results),
     }
+    if "measured_seen" in results[0]:
+        hits = [np.mean(result["measured_seen"]["hits"][ORDER]) for result in results]
+        values[ORDER_SEEN] = {"seeds": [float(share) for share in hits]}
     shared = [result["seed"] for result in results if result["seed"] in base_of]
-    for name, hits in all_hits(measured).items():
+    for name, hits in all_hits(measured, per_draw).items():
         values[name] = {"seeds": [float(row.mean()) for row in hits], **with_interval(hits.mean(0).tolist())}
-        base_hits = all_hits([base_of[seed] for seed in shared])[name]
+        base_hits = all_hits([base_of[seed] for seed in shared], per_draw)[name]
         of_shared = np.stack([row for row, result in zip(hits, results, strict=True) if result["seed"] in shared])
         difference = (of_shared - base_hits).mean(0)
         low, high = bootstrap_interval(difference)
@@ -121,9 +132,13 @@ def last_losses(result: Result) -> float:
     return statistics.fmean(loss for step, loss in steps if 3 * step > 2 * steps[-1][0])
 
 
-def all_hits(measured: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Hits (seeds, pictures) by name; `R@10` is the mean of both directions."""
-    found = {name: np.array([each["hits"][name] for each in measured]) for name in HITS if name in measured[0]["hits"]}
+def all_hits(measured: Sequence[Mapping[str, Any]], per_draw: int) -> dict[str, np.ndarray]:
+    """Hits (seeds, draws) by name, means over what is drawn together; `R@10` is the mean of both directions."""
+    found = {
+        name: np.array([each["hits"][name] for each in measured]).reshape(len(measured), -1, per_draw).mean(2)
+        for name in HITS
+        if name in measured[0]["hits"]
+    }
     return found | {
         f"R@{k}": (found[f"{DIRECTIONS[0]}_R@{k}"] + found[f"{DIRECTIONS[1]}_R@{k}"]) / 2
         for k in (1, 5, 10)
@@ -131,18 +146,15 @@ def all_hits(measured: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     }
 
 
-def summarize_sides(results: Sequence[Result]) -> dict[str, Any]:
-    """The same at each side of the drawings."""
+def summarize_sides(results: Sequence[Result], per_draw: int) -> dict[str, Any]:
+    """The same at each side of the drawings, without intervals."""
     measured_at = [result["at_sides"] for result in results if result["at_sides"]]
     sides: dict[str, Any] = {}
     for side in measured_at[0] if measured_at else ():
         measured = [at_sides[side] for at_sides in measured_at]
         sides[side] = {"siglip": [found["siglip"] for found in measured]}
-        for name, hits in all_hits(measured).items():
-            sides[side][name] = {
-                "seeds": [float(row.mean()) for row in hits],
-                **with_interval(hits.mean(0).tolist()),
-            }
+        for name, hits in all_hits(measured, per_draw).items():
+            sides[side][name] = {"seeds": [float(row.mean()) for row in hits]}
     return sides
 
 
@@ -155,49 +167,53 @@ def spread(values: Sequence[float], *, percent: bool = True) -> str:
 
 def as_markdown(summary: Mapping[str, Any]) -> str:
     """The tables in Markdown; cells have the mean over seeds, the smallest and the largest."""
-    tables = [as_table(summary)]
+    tables = []
+    for name, found in summary["tasks"].items():
+        tables.append(as_table(name, found))
+        tables += [table for measure in TASKS[name].measures[1:] if (table := as_sides(found, measure))]
     if summary["milliseconds"]:
         tables.append(as_times(summary))
-    tables += [table for name in (BOTH, NEIGHBORS) if (table := as_sides(summary, name))]
     return "\n".join(tables)
 
 
-def as_table(summary: Mapping[str, Any]) -> str:
+def as_table(task: str, found: Mapping[str, Any]) -> str:
     """A row a tower, with what was measured after training and the differences from the base tower."""
-    names = [name for name in ("R@1", "R@10", NEIGHBORS) if name in summary["towers"]["base"]]
+    names = [name for name in TASKS[task].measures if name in found["towers"]["base"]]
     compared = names[-2:]
-    titles = ["tower", "rate", "seeds", "parameters", "loss, trained", "loss, held out", *names]
+    names += [ORDER_SEEN] if ORDER_SEEN in found["towers"]["base"] else []
+    titles = ["tower", "seeds", "loss, trained", "loss, held out", *names]
     titles += [f"{name} less that of 5 : 1" for name in compared]
     rows = []
-    for tower, values in summary["towers"].items():
-        first = [values["label"], f"{values['learning_rate']:g}", str(len(values["seeds"]))]
-        first.append(f"{values['tower_parameters']:,}")
+    for tower, values in found["towers"].items():
         losses = [spread(values[name], percent=False) for name in ("siglip_of_training", "siglip")]
         shares = [spread(values[name]["seeds"]) for name in names]
         of_base = [difference(values[name]["minus_base"]) if tower != "base" else "" for name in compared]
-        rows.append([*first, *losses, *shares, *of_base])
+        rows.append([values["label"], str(len(values["seeds"])), *losses, *shares, *of_base])
     return markdown_table(titles, rows)
 
 
 def as_times(summary: Mapping[str, Any]) -> str:
-    """A row a tower, its milliseconds in each form."""
+    """A row a tower, its parameters and its milliseconds in each form."""
     forms = summary["milliseconds"]
+    towers = next(iter(summary["tasks"].values()))["towers"]
     rows = [
-        [summary["towers"][tower]["label"], *(f"{times[tower]:.0f}" for times in forms.values())]
-        for tower in next(iter(forms.values()))
+        [towers[name]["label"], f"{towers[name]['tower_parameters']:,}"]
+        + [f"{times[name]:.0f}" for times in forms.values()]
+        for name in next(iter(forms.values()))
+        if name in towers
     ]
-    return markdown_table(["ms", *forms], rows)
+    return markdown_table(["ms", "parameters", *forms], rows)
 
 
-def as_sides(summary: Mapping[str, Any], name: str) -> str:
+def as_sides(found: Mapping[str, Any], name: str) -> str:
     """A row a tower, one measurement at all sides; empty where it was not measured."""
-    found = {tower: sides for tower, sides in summary["at_sides"].items() if name in next(iter(sides.values()))}
-    if not found:
+    measured = {tower: sides for tower, sides in found["at_sides"].items() if name in next(iter(sides.values()))}
+    if not measured:
         return ""
-    sides = list(next(iter(found.values())))
+    sides = list(next(iter(measured.values())))
     rows = [
-        [summary["towers"][tower]["label"], *(spread(values[side][name]["seeds"]) for side in sides)]
-        for tower, values in found.items()
+        [found["towers"][tower]["label"], *(spread(values[side][name]["seeds"]) for side in sides)]
+        for tower, values in measured.items()
     ]
     return markdown_table([name, *sides], rows)
 
@@ -213,42 +229,6 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def draw_study(path: Path, by_tower: Mapping[str, Sequence[Result]], summary: Mapping[str, Any]) -> None:
-    """The loss over the steps, and what is measured at the end: a bar for the mean, a dot a seed."""
-    figure = Figure(figsize=(15, 4.4), layout="constrained")
-    curves, *areas = figure.subplots(1, 4, width_ratios=(1.25, 1, 1, 1))
-    compared = [tower for tower in by_tower if "-" not in tower]
-    for tower in compared:
-        steps, losses = mean_curve(by_tower[tower])
-        curves.plot(steps, losses, color=COLORS[tower], linewidth=1.2, label=summary["towers"][tower]["label"])
-    curves.set(title="SigLIP loss of training", xlabel="step")
-    curves.legend(frameon=False, fontsize=8)
-    titles = {BOTH: "R@10, %", NEIGHBORS: "k-NN, right classes, %", "siglip": "SigLIP loss (less is better)"}
-    for axes, (name, title) in zip(areas, titles.items(), strict=True):
-        towers = [(tower, summary["towers"][tower]) for tower in compared]
-        draw_values(axes, [(tower, values) for tower, values in towers if name in values], name)
-        axes.set_title(f"Held out: {title}")
-        if name in summary["chance"]:
-            axes.axvline(100 * summary["chance"][name], color="black", linewidth=0.8, linestyle=":")
-        if axes is not areas[0]:
-            axes.set_yticklabels([])
-    figure.savefig(path, dpi=110)
-
-
-def draw_values(axes: Axes, towers: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> None:
-    """A row a tower from the top down: a bar for the mean of shares, a stroke for that of losses, a dot a seed."""
-    for row, (tower, values) in enumerate(towers):
-        of_seeds = values[name] if name == "siglip" else [100 * value for value in values[name]["seeds"]]
-        mean = statistics.fmean(of_seeds)
-        if name == "siglip":  # an axis of losses does not begin at 0, so bars would mislead
-            axes.plot(mean, row, "|", color=COLORS[tower], markersize=22, markeredgewidth=4, alpha=0.6)
-        else:
-            axes.barh(row, mean, color=COLORS[tower], alpha=0.45)
-        axes.plot(of_seeds, [row] * len(of_seeds), "o", color="black", markersize=3)
-    axes.set_yticks(range(len(towers)), [values["label"] for _, values in towers])
-    axes.set_ylim(len(towers) - 0.5, -0.5)
-
-
 def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
     """Steps that every seed has logged, and the SigLIP loss of training, means over seeds.
 
@@ -261,24 +241,3 @@ def mean_curve(results: Sequence[Result]) -> tuple[list[int], list[float]]:
                 losses.setdefault(logs["step"], []).append(logs["siglip"])
     steps = sorted(step for step, found in losses.items() if len(found) == len(results))
     return steps, [statistics.fmean(losses[step]) for step in steps]
-
-
-def draw_sides(path: Path, summary: Mapping[str, Any], *, trained_on: tuple[int, int]) -> None:
-    """R@10 and nearest neighbors over the side of the drawings: a line for the mean, an area for all seeds."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), (BOTH, NEIGHBORS), strict=True):
-        for tower, values in summary["at_sides"].items():
-            sides = [int(side) for side in values if name in values[side]]
-            of_seeds = np.array([[100 * value for value in values[str(side)][name]["seeds"]] for side in sides])
-            color = COLORS[tower]
-            label = summary["towers"][tower]["label"]
-            axes.plot(sides, of_seeds.mean(1), marker="o", markersize=4, color=color, label=label)
-            axes.fill_between(sides, of_seeds.min(1), of_seeds.max(1), color=color, alpha=0.15, linewidth=0)
-        axes.axvspan(*trained_on, color="black", alpha=0.06, linewidth=0)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sides, [str(side) for side in sides])
-        axes.minorticks_off()
-        axes.set(title=f"{name} of held-out drawings, %", xlabel="longer side in pixels (gray: trained on)")
-        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
-        axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
