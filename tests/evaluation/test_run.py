@@ -171,9 +171,10 @@ def test_all_layouts_of_captions_give_the_same(folder, tmp_path):
     assert (karpathy["num_images"], karpathy["num_texts"]) == (14, 28)
     lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     rows = [{"image": str(folder / line["image"]), "caption": text} for line in lines for text in line["caption"]]
-    (tmp_path / "one_each.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "one_each.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"image": "broken off\n')
     joined = run_evaluation(options_of(folder, tmp_path, "retrieval", data=str(tmp_path / "one_each.jsonl")))
     assert joined["figures"] == whole["figures"]
+    assert joined["left_out"] == {"row is no JSON object": 1} | whole["left_out"]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "one_each.parquet")
     table = open_evaluation_data(str(tmp_path / "one_each.parquet"), texts="caption")
     assert len(table) == len(lines)

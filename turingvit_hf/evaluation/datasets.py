@@ -2,7 +2,8 @@
 """Data to evaluate on: images with a class or with captions, by index, from the sources that pretraining reads."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,40 @@ def _joined_by_image(data: EvaluationData) -> EvaluationData:
         return data  # pictures, which may be too many for memory
     if not isinstance(data.rows, TableRows | JsonLinesRows | DatasetRows):
         return data
-    joined: dict[Any, dict[str, Any]] = {}
+    joined: dict[Any, tuple[int, list[str]]] = {}
     for index in range(len(data.rows)):
         try:
             row = data.rows[index]
-            file = row.get(media_column)
-            entry = joined.setdefault(file if isinstance(file, str) else index, {**row, data.text_column: []})
-            entry[data.text_column] += data.captions(row)
         except BadRowError:
+            joined[index] = index, []
             continue
-    rows = TableRows(list(joined.values()))
+        file = row.get(media_column)
+        _, captions = joined.setdefault(file if isinstance(file, str) else index, (index, []))
+        with suppress(BadRowError):  # others of the same file may have some
+            captions += data.captions(row)
+    rows = _JoinedRows(data.rows, list(joined.values()), data.text_column)
     return replace(data, rows=rows, source=replace(data.source, rows=rows))
+
+
+class _JoinedRows:
+    """Rows of others, each with captions of its own; one that cannot be read is one still, and fails where it is read.
+
+    Args:
+        rows: the others.
+        entries: the number of a row, and its captions.
+        text_column: where captions are put.
+    """
+
+    def __init__(self, rows: Rows, entries: Sequence[tuple[int, list[str]]], text_column: str):
+        self._rows, self._entries, self._text_column = rows, entries, text_column
+        self.columns = rows.columns
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, captions = self._entries[index]
+        return {**self._rows[number], self._text_column: captions}
 
 
 def _rows_of_json(path: str, split: str) -> TableRows | None:
