@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The command line `turingvit`: it parses arguments, calls the Python API and shows what that logs.
 
-Heavy imports stand inside the commands, so that `turingvit --help` does not wait for them.
+Heavy imports stand inside the commands, so that `turingvit --help` waits for those of the package alone.
 """
 
 import functools

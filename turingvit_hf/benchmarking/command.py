@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The commands `turingvit benchmark …`. Heavy imports stand inside, so that `--help` does not wait for them."""
+"""The commands `turingvit benchmark …`. Heavy imports stand inside: `--help` waits for those of the package alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The command `turingvit curate`: it parses arguments, calls the Python API and shows what comes of it.
 
-Heavy imports stand inside, so that `--help` does not wait for them.
+Heavy imports stand inside: `--help` waits for those of the package alone.
 """
 
 import json

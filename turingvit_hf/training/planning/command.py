@@ -1,5 +1,5 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
-"""The command `turingvit plan`. Heavy imports stand inside, so that `--help` does not wait for them."""
+"""The command `turingvit plan`. Heavy imports stand inside: `--help` waits for those of the package alone."""
 
 import json
 from typing import Annotated

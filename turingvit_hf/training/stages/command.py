@@ -1,7 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """The command `turingvit pretrain`, which is also `python -m turingvit_hf.training`.
 
-Heavy imports stand inside, so that `--help` does not wait for them.
+Heavy imports stand inside: `--help` waits for those of the package alone.
 """
 
 import logging
