@@ -12,7 +12,7 @@ from turingvit_hf.errors import InputError
 from turingvit_hf.training.arguments import TeacherRecipe, TextRecipe
 from turingvit_hf.training.loop.flops import PEAK_BFLOAT16
 from turingvit_hf.training.planning.command import plan
-from turingvit_hf.training.planning.gpus import MEMORY_GB, find_gpu
+from turingvit_hf.training.planning.gpus import MEMORY_GB, Gpu, find_gpu
 from turingvit_hf.training.planning.known_models import teacher_size_of, text_config_of
 from turingvit_hf.training.planning.memory import parameters_by_part
 from turingvit_hf.training.planning.plan import TrainingPlan, plan_training
@@ -146,6 +146,15 @@ def test_every_gpu_with_a_peak_has_a_memory():
     assert MEMORY_GB.keys() == PEAK_BFLOAT16.keys()
     assert find_gpu("rtx 4090").name == "NVIDIA GeForce RTX 4090"
     assert find_gpu("NVIDIA L4").memory_bytes == 24e9
+
+
+def test_a_gpu_in_numbers():
+    assert find_gpu("H20: 148:96") == Gpu("H20", 148e12, 96_000_000_000)
+    named, numbers = (plan_training("tiny/stage2", num_gpus=1, gpu=gpu) for gpu in ("L4", "x:121:24"))
+    assert named.stages == numbers.stages
+    for wrong in ("H20:148", "H20:148:96:1", ":148:96", "H20:0:96", "H20:148:inf", "H20:many:96"):
+        with pytest.raises(InputError, match="is not NAME:TFLOPS:GB"):
+            find_gpu(wrong)
 
 
 def test_sizes_of_models_on_this_machine(tmp_path):

@@ -12,7 +12,13 @@ from turingvit_hf.console import one_line_errors, quiet_libraries
 def plan(
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a YAML file, of a stage or of a chain.")],
     gpus: Annotated[int, typer.Option(help="How many GPUs.")],
-    gpu: Annotated[str, typer.Option(help="Which kind, such as H100, H800, A100, L40S or MI300X.")] = "H100",
+    gpu: Annotated[
+        str,
+        typer.Option(
+            help="Which kind, such as H100, H800, A100, L40S or MI300X; any other as NAME:TFLOPS:GB, its dense "
+            "bfloat16 operations and its memory."
+        ),
+    ] = "H100",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A value that differs from the recipe, as in pretrain."),
