@@ -2,11 +2,13 @@
 """A latency run: what its files hold, that a later run goes on, ratios and floors, modes, and what is refused."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.testing import CompileCounter
 from typer.testing import CliRunner
 
 from tests.benchmarking.tiny import fake_figures, script, tiny_options, tiny_towers
@@ -218,9 +220,22 @@ def test_compiled_towers_are_timed_apart_from_their_compilation():
     figures = run_latency(options, tiny_towers())
     record = figures["sides"]["64"]
     assert record["failed"] == {}
-    for tower in record["towers"].values():
-        assert tower["prepare_seconds"] > 10 * tower["best"]
+    assert all(tower["prepare_seconds"] > 0 for tower in record["towers"].values())
     assert "## Compiling or exporting" in latency_page(figures)
+
+
+def test_no_timed_run_compiles(monkeypatch):
+    counter, timed = CompileCounter(), latency_side._time
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    num_graphs = []
+    monkeypatch.setattr(
+        latency_side, "_time", lambda *arguments: num_graphs.append(counter.frame_count) or timed(*arguments)
+    )
+    figures = run_latency(tiny_options(mode="compiled"), tiny_towers())
+    assert all(not record["failed"] for record in figures["sides"].values())
+    # of each tower one for each side, all of them before anything is timed
+    assert num_graphs == [2, 4]
+    assert counter.frame_count == 4
 
 
 @pytest.mark.slow
@@ -229,7 +244,7 @@ def test_towers_run_in_onnx_runtime(tmp_path):
     record = run_latency(options, tiny_towers())["sides"]["64"]
     assert record["failed"] == {}
     for tower in record["towers"].values():
-        assert tower["prepare_seconds"] > tower["best"] > 0
+        assert min(tower["prepare_seconds"], tower["best"]) > 0
     assert {path.name for path in tmp_path.iterdir()} == {"latency.json", "latency.md", "latency.png"}
 
 

@@ -54,6 +54,10 @@ def measure_side(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.out, prefix=".onnx.")))
         models = {tower.name: build_empty(tower, side) for tower in towers}
         weights.fill(list(models.values()))
+        if options.mode == "compiled":
+            # a function is compiled eight times at most, and then no more; between towers of a side this would make
+            # the first timed run of each compile again
+            torch._dynamo.reset()
         forwards: dict[str, Forward] = {}
         for tower in towers:
             try:
@@ -81,8 +85,6 @@ def measure_side(
 
 def _first_run(model: nn.Module, tower: Tower, side: int, options: LatencyOptions, folder: Path) -> Forward:
     """A tower's forward, run once."""
-    if options.mode == "compiled":
-        torch._dynamo.reset()  # it compiles a function eight times at most, and then no more
     device = torch.device(options.device)
     # a session of ONNX Runtime has its own copy of everything
     inputs = tower.inputs(side, options.batch, torch.device("cpu") if options.mode == "onnxruntime" else device)
