@@ -2,20 +2,21 @@
 """`import turingvit_hf` registers classes and does nothing else: it is quiet, offline and starts nothing."""
 
 import os
-import subprocess
 import sys
 import textwrap
+from subprocess import CompletedProcess
 
 from packaging.version import Version
 
 import turingvit_hf
+from tests.processes import run_command
 
 
-def run_python(code: str) -> subprocess.CompletedProcess:
+def run_python(code: str) -> CompletedProcess:
     """Run `code` in a fresh interpreter that nobody has told to be offline."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
     command = [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return run_command(command, env=environment)
 
 
 def test_importing_is_quiet_offline_and_starts_nothing():

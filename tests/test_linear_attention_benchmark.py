@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,8 @@ from types import ModuleType
 import pytest
 import torch
 from PIL import Image
+
+from tests.processes import run_command
 
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -180,9 +181,7 @@ def test_triton_kernels_are_checked_and_timed_in_the_interpreter(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed")
     command = [sys.executable, str(SCRIPT), "--smoke", "--device", "cpu", "--dtypes", "float16", "--forms", "triton"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, "--out", str(tmp_path)], env=environment, capture_output=True, text=True, check=False
-    )
+    result = run_command([*command, "--out", str(tmp_path)], env=environment)
     assert result.returncode == 0, result.stderr
     assert "their times mean nothing" in result.stdout
     found = json.loads((tmp_path / "linear_attention.json").read_text())

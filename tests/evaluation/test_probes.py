@@ -4,7 +4,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from functools import partial
 
@@ -14,8 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.curation import tiny_models
-from tests.evaluation.test_run import ROOT, draw_pictures, options_of
+from tests.evaluation.test_run import draw_pictures, options_of
 from tests.helpers import assert_close
+from tests.processes import run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import probe_training
 from turingvit_hf.evaluation import tokens as tokens_module
@@ -233,13 +233,9 @@ def test_two_processes_are_one(folder, tmp_path):
     arguments += ["--data", str(folder / "test"), "--task", "attentive-probe", "--epochs", "3"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
     for name, launcher in (("one", ["-m"]), ("two", torchrun)):
-        result = subprocess.run(
+        result = run_command(
             [sys.executable, *launcher, "turingvit_hf.evaluation", *arguments, "--out", str(tmp_path / name)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=200,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert result.returncode == 0, result.stderr[-3000:]
     one, two = (json.loads(next((tmp_path / name / "results").glob("*.json")).read_text()) for name in ("one", "two"))

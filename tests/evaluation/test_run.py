@@ -3,7 +3,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 
 import turingvit_hf
 from tests.curation import tiny_models
+from tests.processes import run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import features as features_module
 from turingvit_hf.evaluation import report
@@ -232,13 +232,9 @@ def test_two_processes_are_one(folder, tmp_path):
         ("one", ["-m"]),
         ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]),
     ):
-        result = subprocess.run(
+        result = run_command(
             [sys.executable, *launcher, "turingvit_hf.evaluation", *arguments, "--out", str(tmp_path / name)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=200,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert result.stdout.count("next: look at") == 1

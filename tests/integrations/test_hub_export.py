@@ -4,7 +4,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from tests.integrations.tiny import (
     tiny_processor,
 )
 from tests.integrations.tower_swap_cases import make_llava
+from tests.processes import run_command
 from turingvit_hf import TuringViTBackbone, TuringViTForImageClassification, TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.integrations.hub_export import export_for_hub
 from turingvit_hf.integrations.tower_swap import swap_vision_tower
@@ -112,14 +112,7 @@ def remote(exports, inputs, tmp_path_factory) -> dict:
         "HF_HUB_CACHE": str(hub_cache(exports / "tower (v1)", tmp_path_factory.mktemp("hub"))),
         "HF_HUB_OFFLINE": "1",
     }
-    result = subprocess.run(
-        [sys.executable, "-P", SCRIPT, exports],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_command([sys.executable, "-P", SCRIPT, exports], env=environment)
     assert result.returncode == 0, result.stderr[-5000:]
     return torch.load(exports / "outputs.pt", weights_only=False)
 

@@ -3,7 +3,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from tests.gpu import test_tower_on_gpu, test_triton_on_gpu
+from tests.processes import run_command
 
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def test_the_gpu_tests_pass_in_the_interpreter():
     environment = inherited | {"TRITON_INTERPRET": "1", "TURINGVIT_REHEARSE_GPU_TESTS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-rs", "-p", "no:xdist", "-p", "no:cacheprovider"]
     command.append("--show-capture=no")
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = run_command(command, env=environment)
     output = result.stdout
     assert result.returncode == 0, output
     passed, skipped = map(int, re.search(r"(\d+) passed, (\d+) skipped", output).groups())

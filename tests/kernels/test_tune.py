@@ -4,11 +4,11 @@
 import json
 import os
 import re
-import subprocess
 import sys
 
 import pytest
 
+from tests.processes import run_command
 from turingvit_hf.kernels import tune
 from turingvit_hf.kernels.linear_attention.launch_table import ALLOWED
 
@@ -67,7 +67,7 @@ def interpret(script: str, **environment: str) -> tuple[dict, str]:
     pytest.importorskip("triton", reason="Triton is not installed")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, "-c", PRELUDE + script]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = run_command(command, env=environment)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
 

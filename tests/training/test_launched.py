@@ -5,18 +5,19 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from tests.processes import PATIENCE, end, run_command
 from tests.training.tiny_run import FakeSteps, main
 from turingvit_hf.training.distributed import rank
 from turingvit_hf.training.pretraining import run_pretraining
@@ -83,7 +84,11 @@ def on_ranks(function: Callable[[], None], num_ranks: int = 2) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * num_ranks
+    try:
+        ended, _ = psutil.wait_procs([psutil.Process(child) for child in children], timeout=PATIENCE)
+    finally:
+        end(children)
+    assert [process.returncode for process in ended] == [0] * num_ranks
 
 
 def run(folder: Path, *, num_ranks: int = 1, **options) -> dict:
@@ -127,13 +132,8 @@ def test_torchrun_with_two_processes_is_one_process(tmp_path, alone):
         "--module",
         "tests.training.tiny_run",
     ]
-    result = subprocess.run(
-        [sys.executable, *command, str(tmp_path), json.dumps(OPTIONS)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    result = run_command(
+        [sys.executable, *command, str(tmp_path), json.dumps(OPTIONS)], env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert result.returncode == 0, result.stderr[-3000:]
     found = report(tmp_path)

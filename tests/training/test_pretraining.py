@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainerCallback, pipeline
 from typer.testing import CliRunner
 
+from tests.processes import run_command
 from turingvit_hf.cli import app
 from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
@@ -306,9 +306,7 @@ def test_two_processes_under_a_launcher_are_one(tmp_path):
     command = ["-m", "turingvit_hf.training", "--recipe", "tiny/stage2", *options, "--out"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launched = subprocess.run(
-        [*launcher, *command, str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
-    )
+    launched = run_command([*launcher, *command, str(tmp_path / "two")], env=environment)
     assert launched.returncode == 0, launched.stderr[-3000:]
     assert launched.stdout.count("2 steps") == 1
     run_pretraining(load_recipe("tiny/stage2", values), out=tmp_path / "one")

@@ -7,13 +7,13 @@ As a program, `python -m tests.training.test_trackers FOLDER TRACKER`, it is the
 import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.processes import run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.training.loop import trackers
 from turingvit_hf.training.loop.trackers import tracker_faults
@@ -63,14 +63,9 @@ def main(folder: Path, tracker: str) -> None:
 
 def run(tmp_path, tracker, **environment) -> list[dict]:
     """The logs of the stage, which ran in a process of its own: trackers read the environment when imported."""
-    result = subprocess.run(
+    result = run_command(
         [sys.executable, "-m", "tests.training.test_trackers", str(tmp_path / "stage"), tracker],
-        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads((tmp_path / "stage" / "report.json").read_text())["history"]
@@ -106,14 +101,9 @@ def test_trackio_gets_every_measurement_into_its_local_database(tmp_path):
         "json.dump({'runs': r, 'logs': S.get_logs('towers', 'tiny'), 'config': S.get_run_config('towers', 'tiny')}, "
         "sys.stdout)"
     )
-    read = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    read = run_command([sys.executable, "-c", code], env=environment)
+    assert read.returncode == 0, read.stderr
     found = json.loads(read.stdout)
     assert found["runs"] == ["tiny"]
     assert found["config"]["max_steps"] == 2

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from turingvit_hf.errors import BadRowError, InputError
 from turingvit_hf.evaluation.classes import Classes
 from turingvit_hf.evaluation.datasets import EvaluationData
 from turingvit_hf.evaluation.encoders import Encoder
+from turingvit_hf.evaluation.processes import Processes
 from turingvit_hf.evaluation.shards import Shard, make_shards, name_of, read_shard
 from turingvit_hf.evaluation.tokens import TOKEN_DTYPES, TokenFiles
 
@@ -64,7 +64,7 @@ class FeatureStore:
         processes: which of how many this is.
     """
 
-    def __init__(self, encoder: Encoder, identity: Mapping[str, Any], folder: Path, processes: PartialState):
+    def __init__(self, encoder: Encoder, identity: Mapping[str, Any], folder: Path, processes: Processes):
         self._encoder = encoder
         self._identity = dict(identity)
         self._folder = folder
@@ -73,7 +73,7 @@ class FeatureStore:
     @property
     def is_main(self) -> bool:
         """Whether this is the process that makes figures of the features."""
-        return self._processes.is_main_process
+        return self._processes.is_main
 
     @property
     def folder(self) -> Path:

@@ -6,25 +6,22 @@ import json
 import os
 import re
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
 
 import turingvit_hf
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation.encoders import TransformersEncoder
 from turingvit_hf.evaluation.features import FeatureStore, identity_of_files
 from turingvit_hf.evaluation.options import EvaluationOptions, check, describe
+from turingvit_hf.evaluation.processes import Processes
 from turingvit_hf.evaluation.report import make_table, read_results
 from turingvit_hf.evaluation.tasks import TASKS
 
 
-# a process may wait for the slowest for so long
-PATIENCE = timedelta(days=2)
 LONGEST_NAME = 200
 
 
@@ -43,7 +40,7 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
     """
     check(options)
     _check_device(options.device)
-    processes = PartialState(cpu=options.device == "cpu", timeout=PATIENCE)
+    processes = Processes(cpu=options.device == "cpu")
     device = str(processes.device) if options.device is None else options.device
     encoder = TransformersEncoder(
         options.model,
@@ -65,12 +62,12 @@ def run_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "figures": figures,
         **details,
         "options": asdict(replace(options, out=str(options.out))),
-        "num_processes": processes.num_processes,
+        "num_processes": processes.number,
         "versions": {module.__name__: module.__version__ for module in (turingvit_hf, torch, transformers)},
     }
-    if processes.is_main_process:
+    if processes.is_main:
         _write(result, Path(options.out).expanduser())
-    processes.wait_for_everyone()
+    processes.wait()
     return result
 
 

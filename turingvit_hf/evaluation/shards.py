@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from turingvit_hf.errors import InputError
+from turingvit_hf.evaluation.processes import Processes
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Shard(NamedTuple):
 
 
 def make_shards(
-    folder: Path, num_shards: int, make: Callable[[int], Shard], *, spec: Mapping[str, Any], processes: PartialState
+    folder: Path, num_shards: int, make: Callable[[int], Shard], *, spec: Mapping[str, Any], processes: Processes
 ) -> list[Path]:
     """The files of all shards in order, those that are not there yet made first. Collective: every process calls it.
 
@@ -60,10 +60,10 @@ def make_shards(
     paths = [place / f"{number:06}.safetensors" for number in range(num_shards)]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        if processes.is_main_process:
+        if processes.is_main:
             write_whole(place / "spec.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
         num_made = 0
-        for number in range(processes.process_index, num_shards, processes.num_processes):
+        for number in range(processes.index, num_shards, processes.number):
             if not paths[number].exists():
                 shard = make(number)
                 tensors = {name: value.contiguous() for name, value in shard.tensors.items()}
@@ -74,7 +74,7 @@ def make_shards(
                     paths[number], lambda path, *what: save_file(what[0], path, metadata=what[1]), tensors, notes
                 )
                 num_made += 1
-        processes.wait_for_everyone()
+        processes.wait()
     except (OSError, SafetensorError) as error:
         raise InputError(f"features in {place} cannot be kept: {error}") from error
     return paths
@@ -107,10 +107,6 @@ def write_whole(path: Path, write: Callable[..., Any], *what: Any) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    save_file(tensors, path, metadata=metadata)
 
 
 def _check_room(place: Path, num_bytes: int, paths: Sequence[Path]) -> None:

@@ -7,7 +7,6 @@ each test. To stay in one process, for a debugger: TRITON_INTERPRET=1 pytest tes
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
+from tests.processes import run_command
 
 
 HERE = Path(__file__).parent
@@ -57,7 +58,7 @@ def run_interpreted(names: list[str]) -> tuple[dict[str, Outcome], str]:
         file.touch()
         environment = inherited | {"TRITON_INTERPRET": "1", OUTCOMES_VARIABLE: str(file)}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *names]
-        process = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[2])
+        process = run_command(command, env=environment)
         lines = [json.loads(line) for line in file.read_text().splitlines()]
     outcomes: dict[str, Outcome] = {}
     for name, *outcome in lines:

@@ -1,0 +1,61 @@
+# Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
+"""Commands that tests run in processes of their own: a test fails where one takes too long, and ends what it began."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+# seconds; some fifty times what the slowest command takes, for the time of a test is never what it is about
+PATIENCE = 600
+# seconds in which a process writes down where it stood
+LAST_WORDS = 10
+
+
+def run_command(
+    command: Sequence[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    """What a command printed and its exit status.
+
+    After `timeout` seconds all processes that it started end as well, and the test fails with the stack of each. That
+    is where `subprocess.run` waits on: it kills only the process it started, and a launcher's ranks hold the pipes.
+    """
+    environment = (os.environ if env is None else env) | {"PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            end([process.pid])
+            out, err = process.communicate()
+            pytest.fail(
+                f"{' '.join(map(str, command))} had not ended after {timeout} s:\n{out[-5000:]}\n{err[-20_000:]}"
+            )
+        except BaseException:
+            end([process.pid])
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def end(numbers: Sequence[int]) -> None:
+    """Ends processes and all that descend from them; those with a fault handler print the stack of each thread."""
+    family = []
+    for number in numbers:
+        try:
+            process = psutil.Process(number)
+            family += [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+    for number in (signal.SIGABRT, signal.SIGKILL):
+        for process in family:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+        _, family = psutil.wait_procs(family, timeout=LAST_WORDS)
