@@ -11,17 +11,19 @@ import pytest
 from tests.processes import end, run_command
 
 
-# a launcher that outlives its patience, and a rank that holds its pipes
+# a launcher that waits for a rank, which has a session of its own and holds the pipes of the launcher
 LAUNCHER = """
-    import pathlib, subprocess, sys, time
+    import os, sys, time
 
     def wait_for_the_other_rank():
         time.sleep(1000)
 
-    if len(sys.argv) == 2:
-        rank = subprocess.Popen([sys.executable, __file__, sys.argv[1], "rank"], start_new_session=True)
-        rank.wait()
-    pathlib.Path(sys.argv[1]).write_text(str(__import__("os").getpid()))
+    rank = os.fork()
+    if rank:
+        os.waitpid(rank, 0)
+    os.setsid()
+    with open(sys.argv[1], "w") as file:
+        file.write(str(os.getpid()))
     print("begun", flush=True)
     wait_for_the_other_rank()
 """
@@ -36,8 +38,8 @@ def test_a_command_is_what_it_printed():
 def test_a_command_that_hangs_fails_with_the_stacks_of_its_processes_and_leaves_none(tmp_path):
     script, number = tmp_path / "launcher.py", tmp_path / "number"
     script.write_text(textwrap.dedent(LAUNCHER))
-    with pytest.raises(pytest.fail.Exception, match="had not ended after 5 s") as failure:
-        run_command([sys.executable, script, number], timeout=5)
+    with pytest.raises(pytest.fail.Exception, match="had not ended after 15 s") as failure:
+        run_command([sys.executable, "-S", script, number], timeout=15)
     assert "begun" in str(failure.value)
     assert "in wait_for_the_other_rank" in str(failure.value)
     assert not psutil.pid_exists(int(number.read_text()))
