@@ -81,6 +81,16 @@ def test_captions_come_in_any_order():
         assert torch.equal(mixed, expected)
 
 
+def test_equal_captions_of_different_images_tie_wherever_they_stand():
+    images, texts = noise(7, 768), noise(1003, 768, seed=1)
+    texts[:7] = images + 0.1 * noise(7, 768, seed=2)
+    texts[-7:] = texts[:7]
+    owner = torch.arange(1003) % 7
+    owner[-7:] = torch.arange(7).roll(1)
+    of_images, _ = retrieval_hits(images, texts, owner, ks=(1, 2))
+    assert of_images.tolist() == [[0.5] * 7, [1.0] * 7]
+
+
 def test_a_model_that_tells_nothing_apart_gets_the_level_of_guessing():
     figures = retrieval_figures(torch.ones(20, 4), torch.ones(60, 4), torch.arange(60) // 3)
     for figure in figures.values():

@@ -122,6 +122,22 @@ def test_retrieval_is_that_of_the_models_own_logits(folder, tmp_path):
         assert result["figures"][f"text_to_image_R@{k}"]["value"] == pytest.approx(hits, abs=1e-12)
 
 
+def test_equal_captions_are_embedded_once(folder, tmp_path, monkeypatch):
+    seen, embed = [], TransformersEncoder.text_features
+    monkeypatch.setattr(
+        TransformersEncoder, "text_features", lambda self, texts: seen.extend(texts) or embed(self, texts)
+    )
+    result = run_evaluation(options_of(folder, tmp_path, "retrieval", max_captions=1))
+    assert sorted(seen) == sorted(f"a {name}" for name in CLASSES)
+    assert result["num_texts"] == 15
+    encoder = TransformersEncoder(str(folder / "model"))
+    images, labels = decoded(folder)
+    scores = encoder.logits(encoder.image_features(images), encoder.text_features([f"a {name}" for name in CLASSES]))
+    # a caption is that of five images, and the right one of its five places comes first as often as the others
+    expected = (scores.argmax(1) == torch.tensor(labels)).double().mean().item() / 5
+    assert result["figures"]["image_to_text_R@1"]["value"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_many_prompts_fit_the_name_of_a_file(folder, tmp_path):
     prompts = tuple(f"a long way to say that this picture, number {number}, shows a {{}}." for number in range(8))
     for templates in (prompts, prompts[::-1], (*prompts, "ein schönes Bild: {} 🙂")):

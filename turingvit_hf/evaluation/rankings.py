@@ -67,6 +67,6 @@ def chance_of_a_hit(num_candidates: Tensor, num_right: Tensor, num_draws: Tensor
     miss = torch.ones(num_candidates.shape, dtype=torch.float64, device=num_candidates.device)
     for draw in range(int(num_draws.max())):
         wrong_left = (num_candidates - num_right - draw).clamp(min=0)
-        factor = wrong_left / (num_candidates - draw).clamp(min=1)
+        factor = wrong_left.double() / (num_candidates - draw).clamp(min=1)
         miss = torch.where(draw < num_draws, miss * factor, miss)
     return 1 - miss

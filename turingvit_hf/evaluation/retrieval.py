@@ -86,8 +86,9 @@ def retrieval_hits(
 ) -> tuple[Tensor, Tensor]:
     """Whether each image finds one of its captions and each caption its image among the k nearest, float64 in [0, 1].
 
-    Each caption stands for itself, as in the usual figures of COCO and Flickr30K. Queries are taken in chunks, so that
-    memory grows with `queries_at_once` times the number of candidates, and 100,000 by 100,000 fits.
+    Each caption stands for itself, as in the usual figures of COCO and Flickr30K; where two are the same, so are their
+    embeddings, and they tie. Queries are taken in chunks, so that memory grows with `queries_at_once` times the number
+    of candidates, and 100,000 by 100,000 fits.
 
     Args:
         image_embeds: (N, E) embeddings of the images, of any length.
@@ -117,11 +118,14 @@ def retrieval_hits(
     def hits(queries: Tensor, candidates: Tensor, query_ids: Tensor, candidate_ids: Tensor) -> Tensor:
         """Of right pairs in the order of their queries."""
         starts = range(0, len(queries), queries_at_once)
+        later, first = _equal_rows(candidates)
         bounds = torch.searchsorted(query_ids, torch.tensor([*starts, len(queries)], device=query_ids.device)).tolist()
         chunks = []
         for number, start in enumerate(starts):
             pairs = slice(bounds[number], bounds[number + 1])
             scores = queries[start : start + queries_at_once] @ candidates.T
+            # a product's last bit depends on where in the matrix its row stands
+            scores[:, later] = scores[:, first]
             found = expected_hits_of_pairs(scores, query_ids[pairs] - start, candidate_ids[pairs], ks=ks)
             chunks.append(found.cpu())
         return torch.cat(chunks, dim=1)
@@ -132,6 +136,16 @@ def retrieval_hits(
         hits(images_NE, texts_ME, image_of_text[by_image], by_image),
         hits(texts_ME, images_NE, text_ids, image_of_text),
     )
+
+
+def _equal_rows(embeds: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that are equal to an earlier one, and for each of them the first that it is equal to."""
+    first_of: dict[bytes, int] = {}
+    firsts = torch.tensor(
+        [first_of.setdefault(row.tobytes(), number) for number, row in enumerate(embeds.cpu().numpy())]
+    )
+    later = (firsts < torch.arange(len(embeds))).nonzero().flatten()
+    return later.to(embeds.device), firsts[later].to(embeds.device)
 
 
 @torch.inference_mode()
