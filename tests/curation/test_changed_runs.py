@@ -3,12 +3,16 @@
 
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
 from turingvit_hf.curation.exports import export
+from turingvit_hf.curation.report.pictures import read_pictures
+from turingvit_hf.curation.rows import forget_sources
 from turingvit_hf.curation.runs import run, score
+from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.errors import InputError
 
 
@@ -105,3 +109,80 @@ def test_a_listed_folder_keeps_its_rows_when_files_come(folder, tmp_path):
     write_listing(folder, rows)
     run(config, out)
     assert ends(out) == before
+
+
+def stored(out):
+    """What decides whether pairs are right: the file, what it looks like, its caption and scores."""
+    columns = ["key", "status", "source_uri", "sha256", "phash", "license", "caption", "A", "G"]
+    return pq.read_table(out / "rows.parquet", columns=columns).to_pylist()
+
+
+def test_rows_that_move_in_their_shard_keep_their_pictures(folder, tmp_path):
+    run(make_config(folder, limit=8), tmp_path / "out")
+    picture(77).save(folder / "000a.png")  # all that follow it are one place later
+    (folder / "000a.txt").write_text("A kite.")
+    config = make_config(folder, limit=9)
+    run(config, tmp_path / "out", force=True)
+    run(config, tmp_path / "fresh")
+    assert stored(tmp_path / "out") == stored(tmp_path / "fresh")
+    export(tmp_path / "out", tmp_path / "curated", form="parquet")
+    written = pq.read_table(tmp_path / "curated/00000.parquet").to_pylist()
+    assert len(written) == 9
+    assert all(row["image"]["bytes"] == (folder / row["key"]).read_bytes() for row in written)
+
+
+def test_other_columns_of_a_source_are_read(folder, tmp_path):
+    names = ("image", "small", "caption", "alt", "licence", "rights")
+    rows = []
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        small = folder.parent / f"small{number}.png"
+        picture(100 + number, side=40).save(small)
+        values = ({"bytes": path.read_bytes()}, {"bytes": small.read_bytes()}, f"Boat {number}", f"Kite {number}")
+        rows.append(dict(zip(names, (*values, "CC0", "none"), strict=True)))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    source = {"path": str(tmp_path / "data.parquet")}
+    run(make_config(folder, sources=[source]), tmp_path / "out")
+    for changes in ({"caption_columns": ["alt"]}, {"license_column": "rights"}, {"media_column": "small"}):
+        source |= changes
+        config = make_config(folder, sources=[source])
+        run(config, tmp_path / "out", force=True)
+        run(config, tmp_path / f"fresh{len(source)}")
+        assert stored(tmp_path / "out") == stored(tmp_path / f"fresh{len(source)}"), changes
+
+
+def test_other_pictures_of_the_same_names_are_measured_and_captioned(folder, tmp_path):
+    other = tmp_path / "other" / "pictures"
+    other.mkdir(parents=True)
+    for path in folder.glob("*.txt"):
+        picture(int.from_bytes(path.stem.encode())).save(other / f"{path.stem}.png")
+        shutil.copy(path, other)
+    log = tmp_path / "asked"
+    run(make_config(folder, log=log), tmp_path / "out")
+    run(make_config(other, log=log), tmp_path / "out", force=True)
+    run(make_config(other, log=tmp_path / "fresh-log"), tmp_path / "fresh")
+    assert stored(tmp_path / "out") == stored(tmp_path / "fresh")
+
+
+def test_a_picture_is_never_taken_for_another_when_its_listing_changes(folder, tmp_path):
+    rows = [{"file_name": path.name, "caption": f"Boat {path.stem}"} for path in sorted(folder.glob("*.png"))]
+    write_listing(folder, rows)
+    log = tmp_path / "asked"
+    config, out = make_config(folder, log=log), tmp_path / "out"
+    run(config, out)
+    write_listing(folder, rows[::-1])
+    forget_sources()
+    message = r"has changed: 'copy\.png' stands where '000\.png' was when the run began"
+    with pytest.raises(InputError, match=message):
+        export(out, tmp_path / "curated")
+    with pytest.raises(InputError, match=message):
+        run(config, out, from_stage="caption")
+    assert not read_pictures(RunFolder(out), [row["sample_id"] for row in RunFolder(out).iterate_rows()])
+
+
+def test_a_picture_that_was_replaced_is_not_exported_with_the_caption_of_the_old_one(folder, tmp_path):
+    config, out = make_config(folder), tmp_path / "out"
+    run(config, out)
+    picture(77).save(folder / "002.png")
+    done = export(out, tmp_path / "curated", form="parquet")
+    assert (done.num_rows, done.num_lost) == (8, 1)
+    assert "002.png" not in pq.read_table(tmp_path / "curated/00000.parquet", columns=["key"]).column(0).to_pylist()

@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Kept rows with their media, as parquet or as webdataset tars that pretraining and `datasets` read as they are."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from turingvit_hf.curation.outcomes import KEPT, SCHEMA
-from turingvit_hf.curation.rows import read_samples
+from turingvit_hf.curation.rows import check_sample, read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
 from turingvit_hf.curation.steps.decode import read_media
 from turingvit_hf.curation.tables import table_of, write_json, write_tables
@@ -56,7 +57,7 @@ class Exported:
     Attributes:
         folder: where.
         num_rows: kept rows with their media.
-        num_lost: kept rows whose media could not be read any more; their ids stand in `export.json`.
+        num_lost: kept rows whose media could not be read any more, or was replaced; their ids stand in `export.json`.
     """
 
     folder: Path
@@ -86,7 +87,7 @@ def export(
         overwrite: whether `out` may be an earlier export.
 
     Raises:
-        InputError: the run is not finished, kept nothing, or `out` is taken.
+        InputError: the run is not finished, kept nothing, its sources have changed, or `out` is taken.
     """
     if form not in FORMATS:
         raise InputError(f"there is no form {form!r}; there are {', '.join(FORMATS)}")
@@ -132,8 +133,9 @@ class _Kept:
                 for row in stored:
                     if row["sample_id"] in kept:
                         by_position.setdefault(row["position"], []).append(row)
+                source = self._run.config.sources[entry.source]
                 samples = read_samples(
-                    self._run.config.sources[entry.source],
+                    source,
                     name=source_name(self._run.config, entry.source),
                     listing=self._run.listing_of(entry),
                     unit=entry.unit,
@@ -144,6 +146,7 @@ class _Kept:
                 )
                 for sample in samples:
                     for row in by_position.pop(sample["position"]):
+                        check_sample(row, sample, source)
                         found = self._media(row, sample["media"])
                         if found is not None:
                             yield kept[row["sample_id"]], *found
@@ -174,7 +177,7 @@ def media_of(row: dict[str, Any], media: bytes | str, kind: str) -> tuple[bytes,
 
     Raises:
         OSError: the file cannot be read.
-        BadRowError: it is no image any more.
+        BadRowError: it is no image any more, or another one than was measured.
     """
     if kind == "video" and row.get("first_frame") is not None:
         chunk = Chunk(row["first_frame"], row["num_frames"], row["fps"], row["shot"])
@@ -183,6 +186,8 @@ def media_of(row: dict[str, Any], media: bytes | str, kind: str) -> tuple[bytes,
         suffix = Path(media).suffix if isinstance(media, str) else ""
         return read_media(media), suffix.lstrip(".").lower() or "mp4"
     encoded = read_media(media)
+    if hashlib.sha256(encoded).hexdigest() != row["sha256"]:
+        raise BadRowError("image has changed")
     with Image.open(io.BytesIO(encoded)) as picture:
         extension = EXTENSIONS.get(picture.format or "")
     if extension is not None:

@@ -4,7 +4,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,20 +144,25 @@ def read_samples(
         yield {"sample_id": sample_id(name, sample["key"]), "position": position, "source": name} | sample
 
 
-def repeated_keys(source: SourceConfig, listing: str | None) -> np.ndarray:
-    """Return the numbers of rows whose key an earlier row of their source has, ascending; of rows by index.
+def key_digests(source: SourceConfig, listing: str | None) -> np.ndarray:
+    """Return 64-bit digests of the keys of a source's rows, in their order; of rows by index, else none.
 
     Keys of a stream's shards differ by the number of the shard.
     """
     opened = open_curated(source, listing)
     if isinstance(opened.rows, RowStream | ShapesRows):
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.uint64)
     digests = np.empty(len(opened.rows), np.uint64)
     for number, row in _numbered(opened.rows, 0, 0, None, None):
         key = str(number)
         if not isinstance(row, BadRowError):
             key = _key(row, source, opened.root, _path_of(row, opened)[1], number=key, unit=None)
         digests[number] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    return digests
+
+
+def repeated(digests: np.ndarray) -> np.ndarray:
+    """Return the numbers of rows whose key an earlier row has, ascending."""
     _, first = np.unique(digests, return_index=True)
     is_repeat = np.ones(len(digests), bool)
     is_repeat[first] = False
@@ -167,6 +172,20 @@ def repeated_keys(source: SourceConfig, listing: str | None) -> np.ndarray:
 def sample_id(source: str, key: str) -> str:
     """Return what a sample is known by: 16 hex digits of sha256 over the source's name, NUL, and the row's key."""
     return hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:16]
+
+
+def is_of_sample(row: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
+    """Return whether a stored row, which may be a clip of it, is of the sample that was read in its place."""
+    return row["sample_id"].partition("-")[0] == sample["sample_id"]
+
+
+def check_sample(row: Mapping[str, Any], sample: Mapping[str, Any], source: SourceConfig) -> None:
+    """Raises an `InputError` where another sample was read in the place of a stored row: pairs would be wrong."""
+    if not is_of_sample(row, sample):
+        raise InputError(
+            f"{source.path} has changed: {sample['key']!r} stands where {row['key']!r} was when the run began; "
+            "begin another run"
+        )
 
 
 def _numbered(

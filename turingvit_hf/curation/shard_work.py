@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """One stage of one shard: what engines run, in any process and any number of times, with the same result."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from turingvit_hf.curation.journal import Journal
-from turingvit_hf.curation.rows import read_samples
+from turingvit_hf.curation.rows import check_sample, read_samples
 from turingvit_hf.curation.stages import STAGES, Stage, enabled_stages
 from turingvit_hf.curation.state import EARLIER_CALLS, RunFolder, source_name
 from turingvit_hf.curation.steps.base import Step
@@ -36,6 +37,8 @@ LISTED = (
     "fault",
     "fault_detail",
 )
+# of these what the source says now, beside measurements that are kept: a row may have moved and have other captions
+READ_ANEW = tuple(name for name in LISTED if name not in ("sample_id", "fault", "fault_detail"))
 # steps of a process, with the models that they have loaded, by run folder, stage and config
 _steps: dict[tuple[str, str, str], list[Step]] = {}
 
@@ -60,7 +63,7 @@ class Task:
 def run_task(task: Task) -> dict[str, Any]:
     """Do one stage of one shard, store what comes of it, and return its manifest.
 
-    Rows whose input and config have not changed keep what was stored before.
+    Rows whose input and config have not changed keep what was stored before, beside what their source says now.
 
     Raises:
         InputError: the run as a whole is at fault, not a row.
@@ -89,7 +92,7 @@ def run_task(task: Task) -> dict[str, Any]:
     while batch := list(islice(inputs, stage.batch_size(config))):
         for row in batch:
             row["input_digest"] = _digest(row, steps)
-        done = [known.find(row, limit) for row in batch]
+        done = [_read_anew(row, known.find(row, limit)) for row in batch]
         fresh = [row for row, result in zip(batch, done, strict=True) if result is None]
         results = iter(_apply(steps, fresh, known))
         for result in done:
@@ -145,13 +148,14 @@ def _inputs(run: RunFolder, stage: Stage, shard: int) -> Iterator[dict[str, Any]
         by_position.setdefault(row["position"], []).append(row)
     for sample in read_samples(source, wanted=by_position.keys(), **stretch):
         for row in by_position[sample["position"]]:
+            check_sample(row, sample, source)
             yield row | {"media": sample["media"]}
 
 
 def _apply(steps: Sequence[Step], rows: list[dict[str, Any]], known: StoredRows) -> list[dict[str, Any]]:
     """Run the steps over a batch and return what is stored of each row."""
     # the first stage stores what the reader gives as well
-    stored = LISTED if rows and "errors" not in rows[0] else ("sample_id",)
+    stored = LISTED if rows and _is_of_source(rows[0]) else ("sample_id",)
     results = [{name: row.get(name) for name in stored} for row in rows]
     open_rows = list(range(len(rows)))
     values = [dict(row) for row in rows]
@@ -183,9 +187,28 @@ def _columns(values: list[dict[str, Any]], step: Step) -> list[str]:
 
 
 def _digest(row: dict[str, Any], steps: Sequence[Step]) -> str:
-    """What a row's result depends on: the stored columns that the steps read."""
-    names = {name for step in steps for name in step.reads} - {"media", "image", "error"}
+    """What a row's result depends on: its media, and the stored columns that the steps read."""
+    names = {name for step in steps for name in step.reads} - {"error"}
+    if _is_of_source(row):
+        media = row["media"]
+        content = hashlib.sha256(media).hexdigest() if isinstance(media, bytes) else media
+        return digest_of({name: row[name] for name in ("sample_id", "fault", "fault_detail")} | {"media": content})
+    if not names.isdisjoint(("media", "image")):
+        names.add("sha256")
+    names -= {"media", "image"}
     return digest_of({name: row[name] for name in sorted(names) if name in row} | {"sample_id": row["sample_id"]})
+
+
+def _is_of_source(row: dict[str, Any]) -> bool:
+    """Whether a row comes from the reader, and not out of what an earlier stage stored."""
+    return "errors" not in row
+
+
+def _read_anew(row: dict[str, Any], found: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """What is stored of a row, with what its source says of it now."""
+    if found is None or not _is_of_source(row):
+        return found
+    return [part | {name: row[name] for name in READ_ANEW} for part in found]
 
 
 def _exploded(row: dict[str, Any], column: str | None) -> Iterator[dict[str, Any]]:

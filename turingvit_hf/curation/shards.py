@@ -2,6 +2,7 @@
 """Inputs cut into shards, which are the units of work."""
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from turingvit_hf.curation.config import CurationConfig, SourceConfig
 from turingvit_hf.curation.listing import list_folder
-from turingvit_hf.curation.rows import OpenSource, forget_sources, open_curated, recipe_of, repeated_keys
+from turingvit_hf.curation.rows import OpenSource, forget_sources, key_digests, open_curated, recipe_of, repeated
 from turingvit_hf.data.parquet_stream import ParquetStream
 from turingvit_hf.data.rows import TarRows
 from turingvit_hf.data.sources import open_source
@@ -29,6 +30,7 @@ class Shard:
         start, stop: its rows in the unit; `stop` None: to the end.
         listing: file of the run folder that holds the source's listing, None where it is read in place.
         repeats: positions of rows, counted from `start`, whose key an earlier row of the source has.
+        keys: digest of its rows' keys in their order, which tells when rows have moved; empty of streams.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Shard:
     stop: int | None
     listing: str | None = None
     repeats: tuple[int, ...] = ()
+    keys: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The shard as plain values."""
@@ -67,11 +70,13 @@ def list_shards(config: CurationConfig, folder: Path) -> tuple[list[Shard], list
         stretches = list(_stretches(opened, source, config.shard_size, min(bounds, default=None)))
         if not stretches:
             raise InputError(f"{source.path!r} has no rows")
-        repeats = repeated_keys(source, listing)
+        digests = key_digests(source, listing)
+        repeats = repeated(digests)
         for unit, start, stop in stretches:
             within = tuple(int(row) - start for row in repeats if start <= row < (stop or 0))
             place = None if listing is None else f"sources/{number:02d}.jsonl"
-            shards.append(Shard(len(shards), number, unit, start, stop, place, within))
+            keys = hashlib.sha256(digests[start:stop].tobytes()).hexdigest()[:16] if len(digests) else ""
+            shards.append(Shard(len(shards), number, unit, start, stop, place, within, keys))
         is_known = all(stop is not None for _, _, stop in stretches)
         counts.append(sum(stop - start for _, start, stop in stretches if stop is not None) if is_known else None)
         if left is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from turingvit_hf.curation.rows import read_samples
+from turingvit_hf.curation.rows import is_of_sample, read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
 from turingvit_hf.data.media import decode_image
 from turingvit_hf.errors import BadRowError
@@ -57,7 +57,8 @@ def _of_shard(run: RunFolder, shard: Any, rows: Mapping[str, Mapping[str, Any]])
     )
     for sample in samples:
         for name in by_position[sample["position"]]:
-            picture = _picture(sample["media"], source.kind, rows[name])
+            media = sample["media"] if is_of_sample(rows[name], sample) else None
+            picture = _picture(media, source.kind, rows[name])
             if picture is not None:
                 found[name] = picture
     return found
