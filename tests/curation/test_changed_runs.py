@@ -7,13 +7,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from tests.curation.run_cases import LENIENT, make_config, picture, write_listing, write_pictures
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.report.pictures import read_pictures
 from turingvit_hf.curation.rows import forget_sources
-from turingvit_hf.curation.runs import run, score
+from turingvit_hf.curation.runs import run, score, status
 from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.taggers import TaggedText, Word
+from turingvit_hf.curation.tune import apply, tune
 from turingvit_hf.errors import InputError
+
+
+class LastWordTagger:
+    """Takes the last word of a caption for its only noun."""
+
+    name = "last word"
+
+    def tag(self, text):
+        word = Word(text.split()[-1].strip("."), "noun")
+        return TaggedText((word,), ((word,),))
 
 
 @pytest.fixture
@@ -186,3 +198,44 @@ def test_a_picture_that_was_replaced_is_not_exported_with_the_caption_of_the_old
     done = export(out, tmp_path / "curated", form="parquet")
     assert (done.num_rows, done.num_lost) == (8, 1)
     assert "002.png" not in pq.read_table(tmp_path / "curated/00000.parquet", columns=["key"]).column(0).to_pylist()
+
+
+def test_an_export_is_of_the_config_that_the_folder_has(folder, tmp_path):
+    out = tmp_path / "out"
+    run(make_config(folder), out)
+    apply(out, tune(out, {"score.top_fraction": 0.5}))
+    assert not status(out)["is_finished"]
+    with pytest.raises(InputError, match=r"no rows\.parquet of its config: the run is not finished"):
+        export(out, tmp_path / "curated")
+    kept = run(RunFolder(out).config, out).num_kept
+    assert status(out)["is_finished"]
+    assert export(out, tmp_path / "curated").num_rows == kept == 4
+
+
+def test_what_verdicts_are_held_against_needs_no_picture(folder, tmp_path):
+    out, values = tmp_path / "out", {"log": tmp_path / "asked"}
+    values["verify"] = {"verifiers": [{"kind": "tests.curation.looking_cases:DoubtingVerifier"}]}
+    run(make_config(folder, **values), out)
+    folder.rename(tmp_path / "gone")
+    forget_sources()
+    scored = score(out, ["thresholds.captions.min_verdict=5"])
+    assert scored.num_errors == 0
+    (tmp_path / "gone").rename(folder)
+    thresholds = {"captions": {"min_verdict": 5}, "quality": LENIENT}
+    fresh = run(make_config(folder, thresholds=thresholds, **values), tmp_path / "fresh")
+    assert ends(out) == ends(tmp_path / "fresh")
+    assert 0 < scored.num_kept == fresh.num_kept < 9
+
+
+def test_another_tagger_finds_other_phrases(folder, tmp_path):
+    values = {"ground": {"enabled": True, "detector": {"kind": "tests.curation.looking_cases:CornerDetector"}}}
+    run(make_config(folder, **values), tmp_path / "out")
+    changed = make_config(folder, caption={"tagger": {"kind": f"{__name__}:LastWordTagger"}}, **values)
+    for place in ("out", "fresh"):
+        run(changed, tmp_path / place, force=True)
+    found, fresh = (
+        pq.read_table(tmp_path / place / "rows.parquet", columns=["phrases", "boxes", "grounding_recall"]).to_pylist()
+        for place in ("out", "fresh")
+    )
+    assert found == fresh
+    assert ["004"] in [row["phrases"] for row in found]

@@ -94,8 +94,11 @@ def export(
     if rows_per_file < 1:
         raise InputError(f"rows_per_file={rows_per_file} must be 1 or more")
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
-    if not (folder.path / "rows.parquet").is_file():
-        raise InputError(f"{folder.path} has no rows.parquet: the run is not finished")
+    if not folder.has_outcomes:
+        raise InputError(
+            f"{folder.path} has no rows.parquet of its config: the run is not finished; next: turingvit curate run "
+            f"{folder.path}"
+        )
     target = choose_folder(out, default="curated", marker=MARKER, overwrite=overwrite)
     with written_in_one_piece(target) as partial:
         source = _Kept(folder)

@@ -240,7 +240,6 @@ def status(out: str | Path) -> dict[str, Any]:
         "config_hash": folder.facts["config_hash"],
         "sources": folder.facts["sources"],
         "shards": len(folder.shards),
-        "is_finished": all(entry["done"] == entry["of"] for entry in stages)
-        and (folder.path / "rows.parquet").is_file(),
+        "is_finished": all(entry["done"] == entry["of"] for entry in stages) and folder.has_outcomes,
         "stages": stages,
     }

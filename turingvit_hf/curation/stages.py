@@ -260,7 +260,8 @@ STAGES = {
             "caption",
             steps=_caption,
             needs_media=lambda config: bool(config.caption.captioners),
-            thresholds=("captions",),
+            # the others say what is chosen, once candidates are verified and scored
+            thresholds=tuple(f"captions.{name}" for name in ("max_words", "min_noun_ratio", "noun_denominator")),
         ),
         Stage("verify", steps=_verify, further=_frames),
         Stage("judge", steps=_judge, decides=("judge",), kind="video", further=_frames),
@@ -278,6 +279,12 @@ STAGES = {
             decides=("score",),
             further=lambda config: config.thresholds.score.min_alignment if config.score.semantic else None,
         ),
-        Stage("ground", steps=_ground, decides=("grounding",), kind="image"),
+        Stage(
+            "ground",
+            steps=_ground,
+            decides=("grounding",),
+            kind="image",
+            further=lambda config: config.caption.tagger,
+        ),
     )
 }

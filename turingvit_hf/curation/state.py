@@ -65,6 +65,16 @@ class RunFolder:
         """What run.json holds."""
         return read_json(self.path / MARKER)
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether rows.parquet is there, and not that of an earlier config, which stays until a run is finished."""
+        path = self.path / "rows.parquet"
+        if not path.is_file():
+            return False
+        with pq.ParquetFile(path) as file:
+            first = next(file.iter_batches(batch_size=1, columns=["config_hash"], use_threads=False), None)
+        return not first or first.column(0)[0].as_py() == self.facts["config_hash"]
+
     @cached_property
     def shards(self) -> list[Shard]:
         """The shard table."""
