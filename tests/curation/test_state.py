@@ -4,6 +4,7 @@
 import json
 import tarfile
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +122,40 @@ def test_a_folder_without_a_list_is_listed_once(tmp_path):
     assert len(samples_of(tmp_path, folder)[0]) == 4
 
 
+def test_a_file_beside_a_picture_names_no_other_one(tmp_path):
+    folder = tmp_path / "pictures"
+    write_pictures(folder, 2)
+    (folder / "000.json").write_text(json.dumps({"image": "001.png", "file_name": "001.png", "caption": "First."}))
+    (folder / "001.json").write_text(json.dumps({"image": 5, "path": "/elsewhere", "caption": "Second."}))
+    samples, _, _ = samples_of(tmp_path, folder)
+    found = [(sample["key"], sample["media"], sample["raw_caption"]) for sample in samples]
+    expected = {"000.png": "First.", "001.png": "Second."}
+    assert found == [(name, str(folder / name), text) for name, text in expected.items()]
+
+
+def test_a_list_in_csv_may_have_long_captions_and_is_utf_8(tmp_path):
+    folder = tmp_path / "pictures"
+    write_pictures(folder, 2)
+    lines = ["file_name,caption", "000.png," + 50_000 * "word ", "001.png,\u00e9"]
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    samples, _, _ = samples_of(tmp_path, folder)
+    assert [len(sample["raw_caption"]) for sample in samples] == [249_999, 1]
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="latin-1")
+    (tmp_path / "sources" / "00.jsonl").unlink()
+    with pytest.raises(InputError, match=r"metadata\.csv is no CSV file in UTF-8: .* byte 0xe9"):
+        samples_of(tmp_path, folder)
+
+
+def test_a_class_that_is_none_is_no_caption(tmp_path):
+    write_pictures(tmp_path / "p", 3)
+    cells = [{"bytes": (tmp_path / "p" / f"{n:03d}.png").read_bytes(), "path": None} for n in range(3)]
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["red_kite", "dog"]))
+    rows = datasets.Dataset.from_dict({"image": cells, "label": [0, 1, -1]}, features=features)
+    pq.write_table(rows.data.table, tmp_path / "data.parquet")
+    samples, _, _ = samples_of(tmp_path, tmp_path / "data.parquet")
+    assert [sample["raw_caption"] for sample in samples] == ["red kite", "dog", None]
+
+
 def test_tars_as_img2dataset_writes_them(tmp_path):
     for number in range(2):
         with tarfile.open(tmp_path / f"{number:05d}.tar", "w") as tar:
@@ -210,9 +245,10 @@ def test_pictures_of_an_earlier_run_are_known(tmp_path):
     [
         ({"name": ["a"]}, "neither sha256 nor phash, only name"),
         ({"phash": ["ab"]}, "cannot read .*phash is 'ab', not 16 hex digits"),
+        ({"phash": [1]}, "cannot read .*phash is 1, not 16 hex digits"),
         (None, "cannot read .*known.parquet"),
     ],
-    ids=["no column", "no hash", "no file"],
+    ids=["no column", "no hash", "a number", "no file"],
 )
 def test_a_list_of_known_pictures_that_is_none_is_refused(tmp_path, columns, message):
     folder, known = tmp_path / "pictures", tmp_path / "known.parquet"

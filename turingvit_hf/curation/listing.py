@@ -11,6 +11,7 @@ from typing import Any
 from turingvit_hf.curation.config import SourceConfig
 from turingvit_hf.curation.tables import written_file
 from turingvit_hf.data.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from turingvit_hf.data.sources import MEDIA_COLUMNS
 from turingvit_hf.errors import InputError
 
 
@@ -23,10 +24,10 @@ def list_folder(source: SourceConfig, target: Path) -> str | None:
 
     A `metadata.csv` is the listing; without one all files of the wanted kind are, in any depth. A caption is then what
     stands in a text file beside, as img2dataset writes it, or the name of a sub-folder, unless that is a number; a
-    JSON file beside adds its entries.
+    JSON file beside adds its entries, but for those that would name another file.
 
     Raises:
-        InputError: there is nothing of the wanted kind.
+        InputError: there is nothing of the wanted kind, or `metadata.csv` cannot be read.
     """
     folder = Path(source.path).expanduser()
     if source.format not in ("auto", "folder") or not folder.is_dir() or (folder / "metadata.jsonl").is_file():
@@ -55,24 +56,35 @@ def _holds_other_forms(folder: Path) -> bool:
 
 def _rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
     if (path := folder / "metadata.csv").is_file():
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                yield {key: value for key, value in row.items() if key is not None}
+        yield from _rows_of_csv(path)
         return
     for place, subfolders, names in os.walk(folder):
         subfolders.sort()
         here = Path(place)
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES[kind]:
-                yield {"file_name": str((here / name).relative_to(folder)), **_beside(here / name, folder)}
+                yield {"file_name": str((here / name).relative_to(folder)), **_beside(here / name, folder, kind)}
 
 
-def _beside(file: Path, folder: Path) -> dict[str, Any]:
+def _rows_of_csv(path: Path) -> Iterator[dict[str, Any]]:
+    limit = csv.field_size_limit(2**31 - 1)  # by itself it refuses a caption of more than 131,072 characters
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                yield {key: value for key, value in row.items() if key is not None}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _beside(file: Path, folder: Path, kind: str) -> dict[str, Any]:
     """What is known of a file besides its name."""
     values: dict[str, Any] = {}
     try:
         entries = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        values |= entries if isinstance(entries, dict) else {}
+        if isinstance(entries, dict):
+            values |= {name: value for name, value in entries.items() if name not in MEDIA_COLUMNS[kind]}
     except (OSError, ValueError):
         values = {}  # there is none, or what is there is not about the picture
     try:

@@ -63,7 +63,7 @@ def _record(row: Mapping[str, Any]) -> bytes:
         digits = row.get(name) or ""
         try:
             value = bytes.fromhex(digits)
-        except ValueError:
+        except (ValueError, TypeError):  # as is what is no text
             value = b""
         if digits and len(value) != width:
             raise ValueError(f"{name} is {digits!r:.70}, not {2 * width} hex digits")

@@ -288,7 +288,9 @@ def _captions(row: dict[str, Any], opened: OpenSource, source: SourceConfig, med
     for name in names:
         value = row.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and name in opened.class_names:
-            value = opened.class_names[name][value].replace("_", " ")
+            names_of_classes = opened.class_names[name]
+            # -1 says that there is no label
+            value = names_of_classes[value].replace("_", " ") if 0 <= value < len(names_of_classes) else None
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, bytes):
                 text = text.decode("utf-8", errors="replace")
