@@ -7,6 +7,7 @@ import pytest
 
 from tests.curation.run_cases import make_config, write_bad_rows, write_listing, write_pictures
 from turingvit_hf.curation.engines import EngineOptions
+from turingvit_hf.curation.engines.local import LocalEngine
 from turingvit_hf.curation.engines.ray import ContrastActor
 from turingvit_hf.curation.optional import is_installed
 from turingvit_hf.curation.runs import run
@@ -14,6 +15,13 @@ from turingvit_hf.errors import InputError
 
 
 NUM_PICTURES = 24
+
+
+class DyingStep:
+    """Ends its process, as a machine does that is out of memory."""
+
+    def __call__(self, batch):
+        os._exit(9)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +97,12 @@ def test_what_a_worker_finds_at_fault_is_one_line(tmp_path):
     )
     with pytest.raises(InputError, match="nothing"):
         run(broken, tmp_path / "run", engine=EngineOptions(num_workers=2))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_among_the_scores_is_one_line():
+    with (
+        LocalEngine(EngineOptions(num_workers=2)) as engine,
+        pytest.raises(InputError, match="a worker died, perhaps for want of memory"),
+    ):
+        list(engine.contrast(DyingStep(), 3))

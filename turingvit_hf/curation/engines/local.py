@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
@@ -48,22 +49,25 @@ class LocalEngine:
         if self._num_workers == 1:
             yield from map(run_task, tasks)
             return
-        futures = [self._workers().submit(run_task, task) for task in tasks]
+        futures: list[Future[dict[str, Any]]] = []
         try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a worker died, perhaps for want of memory; the same command goes on, with fewer --num-workers if so"
-            ) from error
+            with _deaths_told():
+                futures += (self._workers().submit(run_task, task) for task in tasks)
+                for future in as_completed(futures):
+                    yield future.result()
         finally:
             for future in futures:
                 future.cancel()
 
     def contrast(self, step: ContrastBatches, num_jobs: int) -> Iterator[BatchResult]:
-        """Yield what the step gives for each job, in the order of the jobs."""
+        """Yield what the step gives for each job, in the order of the jobs.
+
+        Raises:
+            InputError: a worker died.
+        """
         job, jobs = partial(contrast_job, step), range(num_jobs)
-        yield from map(job, jobs) if self._num_workers == 1 else self._workers().map(job, jobs)
+        with _deaths_told():
+            yield from map(job, jobs) if self._num_workers == 1 else self._workers().map(job, jobs)
 
     def _workers(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -74,6 +78,17 @@ class LocalEngine:
                 self._num_workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)
             )
         return self._pool
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Turns the end of a worker, at whatever it was, into an `InputError`."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker died, perhaps for want of memory; the same command goes on, with fewer --num-workers if so"
+        ) from error
 
 
 def _begin_worker(num_threads: int) -> None:
