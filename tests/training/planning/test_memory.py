@@ -14,6 +14,7 @@ from turingvit_hf.training.recipes import load_recipe
 
 
 SMALL_TEXT = ["text.encoder=small", "text.frozen=false"]
+CHECKPOINTING = "training.activation_checkpointing=true"
 
 
 def make_pack(recipe, shape, teacher):
@@ -24,7 +25,9 @@ def make_pack(recipe, shape, teacher):
         return pack
     pack["input_ids"] = torch.randint(5, 1000, pack["input_ids"].shape)
     pack["attention_mask"] = torch.ones_like(pack["input_ids"])
-    if recipe.objective.superclass:
+    if shape.kind == "video":
+        pack["kind"] = "video"
+    elif recipe.objective.superclass:
         pack["superclass_ids"] = torch.randint(1000, (shape.num_images, 8))
     return pack
 
@@ -59,12 +62,18 @@ def measured(recipe, planned, shape) -> int:
     [
         ("tiny/stage1", []),
         ("tiny/stage1", ["training.bf16=true"]),
-        ("tiny/stage1", ["training.activation_checkpointing=true"]),
-        ("tiny/stage1", ["training.activation_checkpointing=true", "training.bf16=true"]),
+        ("tiny/stage1", [CHECKPOINTING]),
+        ("tiny/stage1", [CHECKPOINTING, "training.bf16=true"]),
         ("tiny/stage2", []),
         ("tiny/stage2", ["training.bf16=true"]),
         ("tiny/stage2", SMALL_TEXT),
         ("tiny/stage2", ["objective.superclass=0", *SMALL_TEXT]),
+        ("tiny/stage2", [CHECKPOINTING]),
+        ("tiny/stage2", [CHECKPOINTING, *SMALL_TEXT]),
+        ("tiny/stage2", [CHECKPOINTING, "training.bf16=true", *SMALL_TEXT]),
+        ("tiny/stage3", []),
+        ("tiny/stage4", ["data.video_share=1"]),
+        ("tiny/stage4", ["data.video_share=1", CHECKPOINTING]),
     ],
     ids=str,
 )

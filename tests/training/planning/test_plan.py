@@ -118,7 +118,33 @@ def test_the_text_says_it_all(chain):
     assert "warning" not in plan_training("18l/all", num_gpus=64, gpu="H100").describe()
     odd = plan_training("18l/stage1", num_gpus=50, gpu="H100").describe()
     assert "NOT a whole number a process: 11.52 on 50 GPUs" in odd
+    assert "those that divide packs_per_step=576" in odd
     assert json.loads(json.dumps(chain.to_dict()))["stages"][0]["max_steps"] == 39_800
+
+
+def test_small_numbers_are_not_rounded_to_nothing():
+    """200 steps of 9.3e10 operations at 0.3 of 121e12 a second take half of one."""
+    text = plan_training("tiny/all", num_gpus=1, gpu="L4", price=2.0).describe()
+    stage = text[text.index("tiny/stage1") :]
+    assert "time:         0.00014 GPU hours, 0.51 seconds, cost 0.00029; 30% of the peak" in stage
+    assert "in all: 0.0007" in text
+    minutes = plan_training("tiny/stage1", num_gpus=1, gpu="L4", overrides=["training.max_steps=50000"]).describe()
+    assert "0.036 GPU hours, 2.1 minutes; 30%" in minutes
+
+
+def test_where_no_pack_fits_and_where_parts_are_not_there_at_once():
+    text = plan_training("24l/stage2", num_gpus=8, gpu="L4").describe()
+    assert "DDP, checkpointing on: 28.23 of 20.23 GiB, does NOT fit; no pack does" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("memory:")]
+    parts = [float(part.split()[-1]) for part in line.partition("a GPU: ")[2].split(",")]
+    assert sum(parts) == pytest.approx(8.60, abs=0.04)
+    assert "gradients come as activations go" not in line
+    (line,) = [
+        line
+        for line in plan_training("tiny/stage2", num_gpus=1, gpu="L4").describe().splitlines()
+        if line.startswith("memory:")
+    ]
+    assert line.endswith("; gradients come as activations go")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +158,8 @@ def test_the_text_says_it_all(chain):
         ({"images": [float("inf")]}, r"images=\[inf\] must be numbers above 0"),
         ({"epochs": [2]}, r"epochs=\[2\] of how many images"),
         ({"images": [1, 2]}, r"images=\[1, 2\]: give one number, or one for each of the 4 stages"),
+        ({"images": [1e300], "epochs": [1e300]}, r"images times epochs is inf: .* fewer than 1e\+12 steps"),
+        ({"overrides": ["stage2.data.tokens_per_pack=9"]}, "an image may have 144 patches .*tokens_per_pack=9"),
         ({"images": [0.0]}, r"images=\[0.0\] must be numbers above 0"),
         ({"overrides": ["stage2.text.encoder=nobody/knows"]}, "text.encoder='nobody/knows' is not on this machine"),
         ({"overrides": ["stage1.teacher.model=nobody/knows"]}, "teacher.model='nobody/knows' is not on this machine"),

@@ -260,6 +260,21 @@ def check_packs(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
             f"num_workers={data.num_workers} must divide the {num_streams} readers of a process (packs_per_step / "
             f"processes * num_readers)"
         )
+    check_room(data, patch_size)
+    if data.sources:
+        _check_kinds(data)
+
+
+def check_room(data: DataRecipe, patch_size: int) -> None:
+    """Refuses a budget of packs that the largest picture or clip does not fit in.
+
+    Args:
+        data: the recipe's.
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        InputError: naming the budget and what may be larger.
+    """
     resolution = data.resolution
     side = {"fixed": resolution.size, "bounded": resolution.max_side}.get(resolution.mode)
     largest = resolution.max_patches if side is None else (side // patch_size) ** 2
@@ -278,8 +293,6 @@ def check_packs(data: DataRecipe, patch_size: int, num_ranks: int) -> None:
         )
     if data.video_share > 0 and max_patches_of(data, "video") * num_frames > data.tokens_per_pack:
         raise InputError(f"tokens_per_pack={data.tokens_per_pack} has no room for {num_frames} frames of one patch")
-    if data.sources:
-        _check_kinds(data)
 
 
 def _check_kinds(data: DataRecipe) -> None:

@@ -26,8 +26,7 @@ def describe_training(plan: TrainingPlan) -> str:
     for stage in plan.stages:
         lines += ["", f"---- {stage.name} ----", *_describe_stage(stage, plan)]
     if len(plan.stages) > 1:
-        cost = "" if plan.cost is None else f", cost {plan.cost:,.0f}"
-        lines += ["", f"in all: {plan.gpu_hours:,.0f} GPU hours, {plan.days:.1f} days{cost}"]
+        lines += ["", f"in all: {_hours(plan.gpu_hours, 0)} GPU hours, {_days(plan.days, 1)}{_cost(plan.cost)}"]
         reported = [stage.reported.hours for stage in plan.stages if stage.reported]
         if reported:
             lines.append(f"the report's: {sum(reported):,.0f} H800 hours for these stages")
@@ -84,16 +83,37 @@ def _operations(stage: StagePlan) -> list[tuple[str, str]]:
 
 
 def _time(stage: StagePlan) -> str:
-    cost = "" if stage.cost is None else f", cost {stage.cost:,.0f}"
     return (
-        f"{stage.gpu_hours:,.1f} GPU hours, {stage.days:.2f} days{cost}; "
+        f"{_hours(stage.gpu_hours, 1)} GPU hours, {_days(stage.days, 2)}{_cost(stage.cost)}; "
         f"{stage.hardware_utilization:.0%} of the peak with what is computed twice"
     )
 
 
+def _hours(hours: float, digits: int) -> str:
+    return f"{hours:,.{digits}f}" if hours >= 1 else f"{hours:.2g}"
+
+
+def _days(days: float, digits: int) -> str:
+    """Days, or what is less than an hour in minutes or seconds."""
+    if days >= 1 / 24:
+        return f"{days:.{digits}f} days"
+    seconds = days * 86400
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.2g} seconds"
+
+
+def _cost(cost: float | None) -> str:
+    if cost is None:
+        return ""
+    return f", cost {cost:,.0f}" if cost >= 1 else f", cost {cost:.2g}"
+
+
 def _packs(stage: StagePlan, plan: TrainingPlan) -> str:
     if stage.packs_per_process != int(stage.packs_per_process):
-        return f"NOT a whole number a process: {stage.packs_per_process:g} on {plan.num_gpus} GPUs"
+        packs = round(stage.packs_per_process * plan.num_gpus)
+        return (
+            f"NOT a whole number a process: {stage.packs_per_process:g} on {plan.num_gpus} GPUs; training refuses all "
+            f"but those that divide packs_per_step={packs}"
+        )
     return f"{stage.packs_per_process:g} a process and step, one after another"
 
 
@@ -102,15 +122,19 @@ def _memory(stage: StagePlan, plan: TrainingPlan) -> list[tuple[str, str]]:
     names = ("weights", "gradients", "optimizer", "averages", "copies", "activations", "losses", "pixels", "teacher")
     held = [(name, getattr(memory, name)) for name in names]
     listed = ", ".join(f"{name} {_gib(value)}" for name, value in held if value >= 5e6)
-    rows = [("memory", f"{SHARDINGS[stage.sharding]}: {_gib(memory.total)} GiB a GPU: {listed}")]
+    # more than at any one time, but for what whole bytes round off
+    overlap = sum(value for _, value in held) - memory.total > 2**20
+    note = "; gradients come as activations go" if overlap else ""
+    where = "" if stage.sharding == "none" else " a GPU"
+    rows = [("memory", f"{SHARDINGS[stage.sharding]}: {_gib(memory.total)} GiB{where}: {listed}{note}")]
     for fit in stage.fits:
         state = "fits" if fit.fits else "does NOT fit"
         rows.append(
             (
                 "",
                 f"{SHARDINGS[fit.sharding]}, checkpointing {'on' if fit.checkpointing else 'off'}: "
-                f"{_gib(fit.total_bytes)} of {_gib(plan.gpu.usable_bytes)} GiB, {state}; packs of up to "
-                f"{fit.most_tokens:,} patches do",
+                f"{_gib(fit.total_bytes)} of {_gib(plan.gpu.usable_bytes)} GiB, {state}; "
+                + (f"packs of up to {fit.most_tokens:,} patches do" if fit.most_tokens else "no pack does"),
             )
         )
     return rows

@@ -111,9 +111,11 @@ def plan_memory(
     gradients = FLOAT32 * num_trained * parts * (2 if setting.sharding == "ddp" else 1)
     optimizer = _optimizer_bytes(recipe) * num_trained * parts
     averages = FLOAT32 * num_trained * parts if recipe.optimizer.ema_decay is not None else 0
-    kept, recomputed = activation_bytes(model, shape, recipe, is_half=is_half)
-    activations = (recomputed if setting.checkpointing else kept) * scale
-    losses = loss_bytes(recipe, model, shape, setting=setting)
+    kept, inputs, recomputed = (value * scale for value in activation_bytes(model, shape, recipe, is_half=is_half))
+    losses, remaining = loss_bytes(recipe, model, shape, setting=setting)
+    # with checkpointing nothing is computed again before the losses are done with all but the gradient of their head
+    moments = [(inputs, losses), (recomputed, remaining)] if setting.checkpointing else [(kept, losses)]
+    activations, losses = max(moments, key=sum)
     pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (FLOAT32 + (HALF if is_half else 0))
     teacher_bytes = 0.0
     if teacher is not None and recipe.teacher is not None:
@@ -131,8 +133,13 @@ def plan_memory(
     return MemoryPlan(*(int(value) for value in values))
 
 
-def activation_bytes(model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_half: bool) -> tuple[float, float]:
-    """What autograd keeps of a pack's forward, and what it keeps with checkpointing while a layer is recomputed."""
+def activation_bytes(
+    model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_half: bool
+) -> tuple[float, float, float]:
+    """What autograd keeps of a pack's forward; with checkpointing what it keeps then, and while a layer is recomputed.
+
+    Layers of the tower and of the text encoder are computed again one after the other, never two at a time.
+    """
     config = _config_of(model)
     layers = [_layer_bytes(config, kind, is_half=is_half) for kind in config.layer_types or ()]
     # the input of each layer is what checkpointing keeps
@@ -143,14 +150,16 @@ def activation_bytes(model: nn.Module, shape: PackShape, recipe: StageRecipe, *,
     around = patches * (_final_bytes(config, is_half=is_half) + _pooling_bytes(model, is_half=is_half)) + rope
     backward = patches * (3 * config.intermediate_size + 2 * config.hidden_size) * (HALF if is_half else FLOAT32)
     kept = patches * sum(layers) + around + backward
+    inputs = patches * len(layers) * boundary
     # what is around the layers is gone when the last one is computed again, whose input is among what it keeps
-    recomputed = patches * ((len(layers) - 1) * boundary + max(layers)) + rope + backward
-    text_kept, text_recomputed = _text_bytes(model, shape, recipe, is_half=is_half)
+    one_layer = patches * (max(layers) - boundary) + rope + backward
+    text_kept, text_inputs, text_layer = _text_bytes(model, shape, recipe, is_half=is_half)
     decoder = 0.0
     if isinstance(model, TuringViTForMaskedImageModeling):
         masked = recipe.objective.mask_ratio * patches
         decoder = masked * (config.hidden_size + 2 * config.teacher_hidden_size) * FLOAT32
-    return kept + text_kept + decoder, recomputed + text_recomputed + decoder
+    inputs += text_inputs + decoder
+    return kept + text_kept + decoder, inputs + around, inputs + max(one_layer, text_layer)
 
 
 def _layer_bytes(config: Any, kind: str, *, is_half: bool) -> int:
@@ -179,13 +188,19 @@ def _pooling_bytes(model: nn.Module, *, is_half: bool) -> int:
     return width * (2 * HALF + 2 * HALF + FLOAT32 if is_half else 3 * FLOAT32)
 
 
-def _text_bytes(model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_half: bool) -> tuple[float, float]:
-    """What a text encoder keeps: per layer 9 widths and two inner ones, as plain transformers with biases and GELU."""
+def _text_bytes(
+    model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_half: bool
+) -> tuple[float, float, float]:
+    """What a text encoder keeps: per layer 9 widths and two inner ones, as plain transformers with biases and GELU.
+
+    Returns:
+        All of it, the inputs of its layers, and one layer without its input.
+    """
     text_model = getattr(model, "text_model", None)
     if text_model is None or recipe.text is None:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     if not any(parameter.requires_grad for parameter in text_model.parameters()):
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     config = text_model.config
     tokens = shape.num_images * recipe.text.max_tokens
     width = config.hidden_size
@@ -197,26 +212,29 @@ def _text_bytes(model: nn.Module, shape: PackShape, recipe: StageRecipe, *, is_h
         layer = FLOAT32 * (9 * width + 2 * inner)
         boundary = FLOAT32 * width
     num_layers = config.num_hidden_layers
-    return tokens * layer * num_layers, tokens * (boundary * num_layers + layer)
+    return tokens * layer * num_layers, tokens * boundary * num_layers, tokens * (layer - boundary)
 
 
-def loss_bytes(recipe: StageRecipe, model: nn.Module, shape: PackShape, *, setting: Setting) -> float:
-    """Chunks of logits, embeddings of a step, and what the losses keep of gradients."""
+def loss_bytes(recipe: StageRecipe, model: nn.Module, shape: PackShape, *, setting: Setting) -> tuple[float, float]:
+    """Chunks of logits, embeddings of a step, and what the losses keep of gradients; and what is left when they are
+    done."""
     if not isinstance(model, TuringViTDualEncoderModel):
-        return 0.0
+        return 0.0, 0.0
     images = shape.num_images * setting.tokens_per_pack / shape.num_patches
     step = images * recipe.data.packs_per_step
     own = step / setting.num_gpus
     width = model.config.projection_dim
     tile = min(recipe.objective.chunk_size, int(own) or 1) * min(recipe.objective.chunk_size, int(step) or 1)
     # embeddings and their gradients; logits, their sigmoid and their gradient
-    total = FLOAT32 * (2 * width * (own + step) + 3 * tile)
+    remaining = FLOAT32 * 2 * width * (own + step)
+    total = remaining + FLOAT32 * 3 * tile
     if model.superclass_head is not None and shape.kind == "image":
         num_classes, hidden = model.superclass_head.weight.shape
         chunk = min(recipe.objective.chunk_size, int(images) or 1)
         # the head's copy and its gradient; logits and their gradient
         total += FLOAT32 * (2 * num_classes * hidden + 2 * chunk * num_classes)
-    return total
+        remaining += FLOAT32 * num_classes * hidden
+    return total, remaining
 
 
 def parameters_by_part(model: nn.Module) -> Mapping[str, int]:

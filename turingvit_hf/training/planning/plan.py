@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from turingvit_hf.errors import InputError
+from turingvit_hf.modeling.configuration_turingvit import TuringViTConfig
 from turingvit_hf.training.arguments import StageRecipe
+from turingvit_hf.training.data.step_loader import check_room
 from turingvit_hf.training.planning.gpus import Gpu, find_gpu
 from turingvit_hf.training.planning.memory import MemoryPlan, Setting, parameters_by_part, plan_memory
 from turingvit_hf.training.planning.operations import StepOperations, step_operations
 from turingvit_hf.training.planning.report_hours import ReportedStage, reported_stage
 from turingvit_hf.training.planning.workload import FRAME_PATCHES, NATIVE_PATCHES, PackShape, pack_shapes, plan_model
 from turingvit_hf.training.recipes import ChainRecipe, is_chain, load_chain, load_recipe
+
+
+# more than any training has; beyond, numbers overflow
+MOST_STEPS = 1e12
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,8 @@ def plan_training(
         frame_patches: patches of a clip's frame on average.
 
     Raises:
-        InputError: a number is out of its range, the recipe or the GPU is not known, or a size of the recipe's models
-            is not.
+        InputError: a number is out of its range, the recipe or the GPU is not known, a size of the recipe's models is
+            not, or a picture may be larger than a pack.
     """
     _check(num_gpus=num_gpus, mfu=mfu, price=price, native_patches=native_patches, frame_patches=frame_patches)
     name, stages = _stages(recipe, overrides)
@@ -217,12 +223,15 @@ def _plan_stage(
     native_patches: int,
     frame_patches: int,
 ) -> StagePlan:
+    check_room(recipe.data, TuringViTConfig(**recipe.model).patch_size)
     planned = plan_model(recipe)
     shapes, sizes = pack_shapes(recipe, native_patches=native_patches, frame_patches=frame_patches)
     data = recipe.data
     packs = data.packs_per_step / num_gpus
     full = [shape.num_images * data.tokens_per_pack / shape.num_patches for shape in shapes]
     images_per_step = data.packs_per_step * sum(shape.share * n for shape, n in zip(shapes, full, strict=True))
+    if seen is not None and not seen / images_per_step < MOST_STEPS:
+        raise InputError(f"images times epochs is {seen:g}: {recipe.name} takes fewer than {MOST_STEPS:g} steps")
     max_steps = int(recipe.training.get("max_steps", 0)) if seen is None else max(1, round(seen / images_per_step))
     step = step_operations(recipe, planned, shapes, packs_per_process=packs)
     seconds = step.useful * max_steps / (num_gpus * gpu.peak_flops * mfu)
