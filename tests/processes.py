@@ -4,6 +4,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def run_command(
             end([process.pid])
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def launch(arguments: Sequence[str | Path], *, num_ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    """`run_command` for torchrun, with a script or `-m` and a module, and one thread a rank.
+
+    The ranks meet on this machine's loopback: what its own name leads to does not matter.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    return run_command([*launcher, f"--nproc-per-node={num_ranks}", *arguments], env=environment)
 
 
 def end(numbers: Sequence[int]) -> None:

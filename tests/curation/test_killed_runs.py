@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.curation.run_cases import make_config, write_bad_rows, write_listing, write_pictures
+from tests.processes import PATIENCE
 from turingvit_hf.curation.runs import run
 
 
@@ -77,10 +78,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     pids = context.Queue()
     process = context.Process(target=start_workers, args=(pids,))
     process.start()
-    workers = pids.get(timeout=120)
+    workers = pids.get(timeout=PATIENCE)
     process.kill()
     process.join(60)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert workers

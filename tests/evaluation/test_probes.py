@@ -2,7 +2,6 @@
 """Probes that are trained equal plain references with their gradients, go on when stopped, and learn."""
 
 import json
-import os
 import shutil
 import sys
 from functools import partial
@@ -15,7 +14,7 @@ from torch import nn
 from tests.curation import tiny_models
 from tests.evaluation.test_run import draw_pictures, options_of
 from tests.helpers import assert_close
-from tests.processes import run_command
+from tests.processes import launch, run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import probe_training
 from turingvit_hf.evaluation import tokens as tokens_module
@@ -231,12 +230,9 @@ def test_two_processes_are_one(folder, tmp_path):
     draw_pictures(tmp_path / "many", 100, seed=3)
     arguments = ["--model", str(folder / "model"), "--train-data", str(tmp_path / "many"), "--device", "cpu"]
     arguments += ["--data", str(folder / "test"), "--task", "attentive-probe", "--epochs", "3"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
-    for name, launcher in (("one", ["-m"]), ("two", torchrun)):
-        result = run_command(
-            [sys.executable, *launcher, "turingvit_hf.evaluation", *arguments, "--out", str(tmp_path / name)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    for name in ("one", "two"):
+        command = ["-m", "turingvit_hf.evaluation", *arguments, "--out", tmp_path / name]
+        result = launch(command) if name == "two" else run_command([sys.executable, *command])
         assert result.returncode == 0, result.stderr[-3000:]
     one, two = (json.loads(next((tmp_path / name / "results").glob("*.json")).read_text()) for name in ("one", "two"))
     assert (one["num_processes"], two["num_processes"]) == (1, 2)

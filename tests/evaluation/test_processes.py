@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 
-from tests.processes import run_command
+from tests.processes import launch, run_command
 from turingvit_hf.evaluation.processes import Processes
 
 
@@ -55,7 +55,6 @@ def test_a_process_whose_launcher_is_gone_ends():
 def test_the_slowest_is_waited_for_beyond_the_limit_of_torch(tmp_path):
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    result = run_command([*launcher, script], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    result = launch([script])
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == ["0 of 2 True", "1 of 2 False"]

@@ -2,7 +2,6 @@
 """`turingvit evaluate` from end to end: every task, resumed, on two processes, with data of all layouts."""
 
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 
 import turingvit_hf
 from tests.curation import tiny_models
-from tests.processes import run_command
+from tests.processes import launch, run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.evaluation import features as features_module
 from turingvit_hf.evaluation import report
@@ -244,14 +243,9 @@ def test_two_processes_are_one(folder, tmp_path):
     draw_pictures(tmp_path / "many", 100, seed=3)
     arguments = ["--model", str(folder / "model"), "--data", str(tmp_path / "many"), "--device", "cpu"]
     arguments += ["--task", "zero-shot", "--template", "clip-7"]
-    for name, launcher in (
-        ("one", ["-m"]),
-        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]),
-    ):
-        result = run_command(
-            [sys.executable, *launcher, "turingvit_hf.evaluation", *arguments, "--out", str(tmp_path / name)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    for name in ("one", "two"):
+        command = ["-m", "turingvit_hf.evaluation", *arguments, "--out", tmp_path / name]
+        result = launch(command) if name == "two" else run_command([sys.executable, *command])
         assert result.returncode == 0, result.stderr[-3000:]
         assert result.stdout.count("next: look at") == 1
     one, two = (json.loads(next((tmp_path / name / "results").glob("*.json")).read_text()) for name in ("one", "two"))

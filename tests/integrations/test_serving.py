@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from tests.integrations import tower_swap_cases as cases
 from tests.integrations.tiny import pictures
+from tests.processes import PATIENCE
 from turingvit_hf.cli import app
 from turingvit_hf.integrations import serving
 from turingvit_hf.integrations.hub_export import export_for_hub
@@ -32,7 +33,7 @@ from turingvit_hf.integrations.tower_swap import swap_vision_tower
 needs_server = pytest.mark.skipif(
     not is_serve_available(), reason="the server of transformers needs the extra `serving` (fastapi, uvicorn, openai)"
 )
-START, STOP = 40, 10  # seconds
+STOP = 10  # seconds
 PICTURE = pictures([(40, 16)])[0]
 COMMANDS = {
     "turingvit serve": ["-c", "from turingvit_hf.cli import app; app()", "serve"],
@@ -89,7 +90,7 @@ def served(command: list[str], model: Path, scratch: Path) -> Iterator[str]:
 
 def wait_until_well(address: str, process: subprocess.Popen, log: Path) -> None:
     """Return as soon as the server answers; fail with its log if it ends or takes too long."""
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
@@ -105,7 +106,7 @@ def post(address: str, body: dict) -> str:
     request = urllib.request.Request(
         f"{address}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=START) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         return response.read().decode()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import PATIENCE
 from turingvit_hf import TuringViTImageProcessor, TuringViTVideoProcessor
 from turingvit_hf.processing import pixels, threads
 
@@ -162,7 +163,7 @@ def test_a_picture_that_is_rgb_already_is_kept():
 
 @pytest.mark.parametrize("torch_threads", [3], indirect=True)
 def test_threads_keep_the_order_name_the_first_error_and_end(torch_threads):
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=PATIENCE)
 
     def wait_then_square(number):
         barrier.wait()  # passed only if three run at the same time

@@ -4,11 +4,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import PATIENCE, ROOT, end
 from tests.training.objective_cases import assert_same_step, concatenate, run_step
 from tests.training.rank_cases import ROWS, SIZES, WRAPPERS, make_setting, packs_of
 from turingvit_hf.training.distributed import (
@@ -32,7 +32,7 @@ def ranks(tmp_path_factory) -> list[dict]:
     runs = [
         subprocess.Popen(
             [*command, str(number), "2", str(folder)],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -41,10 +41,9 @@ def ranks(tmp_path_factory) -> list[dict]:
         for number in range(2)
     ]
     try:
-        outputs = [run.communicate(timeout=120)[0] for run in runs]
+        outputs = [run.communicate(timeout=PATIENCE)[0] for run in runs]
     finally:
-        for run in runs:
-            run.kill()
+        end([run.pid for run in runs])
     assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
     return [torch.load(folder / f"rank{number}.pt", weights_only=False) for number in range(2)]
 

@@ -17,7 +17,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from tests.processes import PATIENCE, end, run_command
+from tests.processes import PATIENCE, end, launch
 from tests.training.tiny_run import FakeSteps, main
 from turingvit_hf.training.distributed import rank
 from turingvit_hf.training.pretraining import run_pretraining
@@ -124,17 +124,7 @@ def assert_same(found: dict, expected: dict, *, first_step: int = 1) -> None:
 
 @pytest.mark.slow
 def test_torchrun_with_two_processes_is_one_process(tmp_path, alone):
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "--module",
-        "tests.training.tiny_run",
-    ]
-    result = run_command(
-        [sys.executable, *command, str(tmp_path), json.dumps(OPTIONS)], env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    result = launch(["-m", "tests.training.tiny_run", tmp_path, json.dumps(OPTIONS)])
     assert result.returncode == 0, result.stderr[-3000:]
     found = report(tmp_path)
     assert found["world_size"] == 2

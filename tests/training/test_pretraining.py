@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainerCallback, pipeline
 from typer.testing import CliRunner
 
-from tests.processes import run_command
+from tests.processes import launch
 from turingvit_hf.cli import app
 from turingvit_hf.errors import InputError
 from turingvit_hf.modeling.modeling_dual_encoder import TuringViTDualEncoderModel
@@ -304,9 +303,7 @@ def test_two_processes_under_a_launcher_are_one(tmp_path):
     values = [*SMALL, *PICTURES, *WITH_TEXT, "training.max_steps=2", "training.save_strategy=no"]
     options = [part for value in values for part in ("--set", value)]
     command = ["-m", "turingvit_hf.training", "--recipe", "tiny/stage2", *options, "--out"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launched = run_command([*launcher, *command, str(tmp_path / "two")], env=environment)
+    launched = launch([*command, tmp_path / "two"])
     assert launched.returncode == 0, launched.stderr[-3000:]
     assert launched.stdout.count("2 steps") == 1
     run_pretraining(load_recipe("tiny/stage2", values), out=tmp_path / "one")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from tests.processes import PATIENCE
 from tests.training.test_teachers import load, make_crops, make_pack, save_family
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.errors import InputError
@@ -171,7 +172,7 @@ def test_processes_share_a_folder(tmp_path):
     processes = [context.Process(target=fill, args=(tmp_path / "cache", barrier, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    answers = [results.get(timeout=60) for _ in processes]
+    answers = [results.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
         process.join()
     for is_right, counts in answers:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.processes import PATIENCE
 from turingvit_hf import TuringViTConfig, TuringViTForImageClassification, TuringViTModel
 
 
@@ -69,7 +70,7 @@ def test_programs_run_in_another_process_at_other_sizes(tower, folder, tmp_path)
         packed = torch.export.load(f"{folder}/model_packed.pt2").module()
         torch.save([*found, packed(inputs["patches"], inputs["grid"])], f"{scratch}/outputs.pt")
     """
-    subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path)], check=True, timeout=PATIENCE)
     found = torch.load(tmp_path / "outputs.pt")
     expected = [*(tower(pixels) for pixels in images), tower(patches, image_grid_thw=grid)]
     for outputs, exact in zip(found, expected, strict=True):
