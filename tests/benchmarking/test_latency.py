@@ -84,7 +84,8 @@ def test_the_comparisons_that_the_report_makes_are_printed_beside_its_own():
     assert any("seed1.5-like takes 3.10 times" in line and "3.05 in the report" in line for line in lines)
     assert "turingvit-18l: time per patch at 9,216 patches is 1.11 times that at 1,024" in lines
     assert any(
-        line.startswith("turingvit-18l: 83 % of its floor") and "10.00 TFLOP at 500 GFLOP/s" in line for line in lines
+        line.startswith("turingvit-18l: the floor is 83 % of its best run at 1536 x 1536: 10 TFLOP at 500 GFLOP/s")
+        for line in lines
     )
     assert not any("siglip2-l: time per patch" in line for line in lines)  # it has one side alone
     assert "| 1536 x 1536, siglip2-l" in table_of_sides(figures)
@@ -124,6 +125,46 @@ def test_a_run_goes_on_where_one_was_killed(monkeypatch, tmp_path):
     assert len(measured) == 4
 
 
+def test_a_later_run_measures_what_it_asks_for_beside_the_times(monkeypatch, tmp_path):
+    asked = []
+
+    def peak(tower, side, *rest):
+        asked.append(tower.name)
+        return {"weights_gib": 1.0, "peak_gib": 2.0, "of": "a process"}
+
+    monkeypatch.setattr(latency_side, "process_peak", peak)
+    options = tiny_options(out=tmp_path, sides=(64,), repeats=1)
+    run_latency(options, tiny_towers())
+    assert asked == []
+    run_latency(dataclasses.replace(options, memory=True), tiny_towers())
+    assert asked == ["turingvit-18l", "siglip2-l"]
+    assert "## Peak memory" in (tmp_path / "latency.md").read_text()
+    run_latency(dataclasses.replace(options, memory=True), tiny_towers())
+    assert len(asked) == 2
+    # measured anew without it, the towers keep what they had
+    figures = run_latency(dataclasses.replace(options, matmul_rate=True, operations=True), tiny_towers())
+    tower = figures["sides"]["64"]["towers"]["siglip2-l"]
+    assert {"memory", "floor_share", "operations"} <= tower.keys()
+    assert len(asked) == 2
+    before = read(tmp_path)
+    run_latency(dataclasses.replace(options, memory=True, matmul_rate=True, operations=True), tiny_towers())
+    assert read(tmp_path) == before
+
+
+def test_tables_say_what_their_columns_are(caplog):
+    times = {"turingvit-18l": {32: 0.5}, "siglip2-l": {32: 0.25}}
+    figures = fake_figures(times, baseline="turingvit-18l")
+    figures["comparisons"] = compare(figures)
+    figures["sides"]["32"]["towers"]["siglip2-l"]["flops"] = 2_500_000_000
+    (row,) = [line for line in table_of_sides(figures).splitlines() if "siglip2-l" in line]
+    assert [cell.strip() for cell in row.strip("|").split("|")][-2] == "0.0025"
+    with caplog.at_level("INFO", "turingvit_hf"):
+        run_latency(tiny_options(sides=(64,), repeats=1), tiny_towers())
+    for text in (caplog.text, latency_page(figures)):
+        assert "Spread: how much longer the longest run took" in text
+        assert "Ratio: best runs, as multiples of turingvit-18l" in text
+
+
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"batch": 2}, {"threads": 2}])
 def test_figures_of_another_setting_are_not_mixed(tmp_path, changes):
     run_latency(tiny_options(out=tmp_path, sides=(64,), repeats=1), tiny_towers())
@@ -146,6 +187,8 @@ def test_figures_of_another_setting_are_not_mixed(tmp_path, changes):
         ({"device": "gpu"}, "device='gpu'"),
         ({"device": "meta"}, "device='meta': allowed are cpu and cuda"),
         ({"device": "cuda:77"}, "device='cuda:77': torch sees"),
+        ({"mode": "compiled", "memory": True}, "memory is not measured with mode='compiled' on cpu"),
+        ({"mode": "onnxruntime", "memory": True}, "memory is not measured with mode='onnxruntime' on cpu"),
         ({"mode": "onnxruntime", "dtype": "bf16"}, "runs in float32 or float16, not in bfloat16"),
     ],
 )
@@ -165,6 +208,8 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         run_latency(tiny_options(out=tmp_path), tiny_towers())
     with pytest.raises(InputError, match="is a file"):
         run_latency(tiny_options(out=tmp_path / "latency.json"), tiny_towers())
+    with pytest.raises(InputError, match="cannot be made: Not a directory"):
+        run_latency(tiny_options(out=tmp_path / "latency.json" / "new"), tiny_towers())
 
 
 def test_a_tower_without_its_package_is_left_out_and_alone_refused(caplog):

@@ -30,6 +30,7 @@ def test_a_run_leaves_figures_a_page_and_a_picture_and_a_later_one_goes_on(tmp_p
     for name in ("TuringViT, bicubic", "SigLIP2 (PIL), bilinear", "Qwen2-VL (PIL), bicubic", "JPEG decoding alone"):
         assert len(run["forms"][name]["seconds"]) == 2
         assert name in (folder / "preprocessing.md").read_text()
+    assert preprocessing.LEGEND in (folder / "preprocessing.md").read_text()
     with Image.open(folder / "preprocessing.png") as picture:
         assert picture.width > 500
     measured = []

@@ -2,10 +2,13 @@
 """Clocks, turns, kinds of operations, rates of matrix products, and the files that figures are written to."""
 
 import itertools
+import os
+import sys
 
 import pytest
 import torch
 
+from tests.processes import run_command
 from turingvit_hf.benchmarking import timing
 from turingvit_hf.benchmarking.counting import ForwardCount
 from turingvit_hf.benchmarking.matmul_rate import large_products, product_functions, product_rate
@@ -82,6 +85,18 @@ def test_a_profile_finds_where_the_time_goes():
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["matrix products"] > shares["norms"] > 0
     assert shares["softmax attention"] == shares["linear attention"] == 0
+
+
+def test_the_profiler_does_not_speak_among_the_figures():
+    code = """
+import torch
+from turingvit_hf.benchmarking.operations import operator_seconds
+print(len(operator_seconds(lambda: torch.ones(3) + 1)) > 0)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    result = run_command([sys.executable, "-c", code], env=environment)
+    assert result.stdout == "True\n"
+    assert "profiler_start" not in result.stderr
 
 
 def test_the_rate_is_that_of_all_products_of_a_tower_together():

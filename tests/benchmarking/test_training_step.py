@@ -59,6 +59,7 @@ def test_a_run_leaves_figures_a_page_and_a_picture_and_a_later_one_adds_to_them(
         assert len(entry["seconds"]) == 2
         assert entry["of"] == "a process"
         assert f"{name}: {form}" in (tmp_path / "training.md").read_text()
+    assert training_step.LEGEND in (tmp_path / "training.md").read_text()
     with Image.open(tmp_path / "training.png") as picture:
         assert picture.width > 500
 

@@ -19,7 +19,7 @@ app = typer.Typer(
 
 OUT = typer.Option(help="Folder of figures; the same one again goes on where a run ended.", show_default="none")
 REPEATS = typer.Option(min=1, help="Timed runs of each form, all forms in turn.")
-WARMUP = typer.Option(min=0, help="Runs of each form before.")
+WARMUP = typer.Option(min=0, help="Runs of each form before those that are timed.")
 THREADS = typer.Option(
     min=1,
     help="Of torch. With 1 the clock is processor time, which a busy machine changes little.",
@@ -68,9 +68,9 @@ def latency(
     device: Annotated[str, DEVICE] = "cpu",
     threads: Annotated[int | None, THREADS] = None,
     repeats: Annotated[int, REPEATS] = 5,
-    warmup: Annotated[int, WARMUP] = 1,
+    warmup: Annotated[int, typer.Option(min=1, help="Runs of each tower before those that are timed.")] = 1,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Peak memory on a CPU too, each tower in a process of its own.")
+        bool, typer.Option("--memory", help="Peak memory on a CPU too, each eager tower in a process of its own.")
     ] = False,
     operations: Annotated[
         bool, typer.Option(help="Share of time of each kind of operation, from one more forward.")
@@ -80,7 +80,10 @@ def latency(
     ] = True,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
-    """Time the forward pass of whole towers, side by side, over resolution."""
+    """Time the forward pass of whole towers, side by side, over resolution.
+
+    All towers at all sides take hours on a few cores. Two towers at a side of 512 pixels take minutes.
+    """
     with _running():
         from turingvit_hf.benchmarking.latency import run_latency
         from turingvit_hf.benchmarking.options import LatencyOptions, split_names, split_numbers

@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 
-from turingvit_hf.benchmarking.report import describe, environment, read_figures, write_figures, write_text
+from turingvit_hf.benchmarking.report import (
+    describe,
+    environment,
+    make_folder,
+    read_figures,
+    write_figures,
+    write_text,
+)
 from turingvit_hf.benchmarking.timing import Timing
 from turingvit_hf.errors import InputError
 
 
 logger = logging.getLogger(__name__)
 
+LEGEND = "Spread: how much longer the longest run took than the shortest. Per second: by the best run."
 # figures that differ in one of these do not stand beside each other
 IDENTITY = ("turingvit_hf", "torch", "transformers", "processor", "gpu", "threads", "clock")
 COLORS = ("#00796b", "#4db6ac", "#d9480f", "#f4a261", "#5f3dc4", "#1971c2", "#c2255c", "#946200", "#868e96")
@@ -39,7 +47,7 @@ def begin_figures(out: Path | None, name: str, title: str, device: str, settings
     settings = {**settings, "device": device, **{key: now[key] for key in IDENTITY if key in now}}
     figures = None
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         figures = read_figures(out / f"{name}.json")
     if figures is None:
         return {"title": title, "settings": settings, "runs": {}}

@@ -17,10 +17,18 @@ from turingvit_hf.benchmarking.latency_tables import (
     describe_comparisons,
     describe_towers,
     latency_page,
+    legend_of_sides,
     table_of_sides,
 )
 from turingvit_hf.benchmarking.options import DTYPES, MODES, LatencyOptions, check_run, resolve_dtype
-from turingvit_hf.benchmarking.report import describe, environment, read_figures, write_figures, write_text
+from turingvit_hf.benchmarking.report import (
+    describe,
+    environment,
+    make_folder,
+    read_figures,
+    write_figures,
+    write_text,
+)
 from turingvit_hf.benchmarking.towers import SIDE_STEP, TOWERS, Tower, choose_towers
 from turingvit_hf.benchmarking.weights import SharedWeights
 from turingvit_hf.errors import InputError
@@ -37,7 +45,8 @@ def run_latency(options: LatencyOptions, towers: Mapping[str, Tower] = TOWERS) -
     """Times towers and returns the figures, which stand in `latency.json`, `.md` and `.png` of the output folder.
 
     Files are written after every side of the images. A later run with the same folder leaves out sides that have all
-    its towers with as many runs, and measures other sides anew together with the towers that they had.
+    its towers with as many runs and all that is asked for beside them, and measures other sides anew together with the
+    towers that they had.
 
     Args:
         options: what is measured.
@@ -62,7 +71,9 @@ def run_latency(options: LatencyOptions, towers: Mapping[str, Tower] = TOWERS) -
         _measure(figures, runnable, options, towers)
     finally:
         torch.set_num_threads(threads_before)
-    logger.info("\n%s\n%s", table_of_sides(figures), "\n".join(describe_comparisons(figures)))
+    logger.info(
+        "\n%s\n%s\n\n%s", table_of_sides(figures), legend_of_sides(figures), "\n".join(describe_comparisons(figures))
+    )
     if options.out is not None:
         logger.info("written to %s: %s", options.out, ", ".join(sorted(p.name for p in options.out.glob("latency.*"))))
     return figures
@@ -77,12 +88,16 @@ def _measure(
     )
     for side in options.sides:
         earlier = figures["sides"].get(str(side), {"towers": {}, "failed": {}})
-        if _is_there(earlier, runnable, options.repeats):
+        if _is_there(earlier, runnable, options):
             logger.info("%d x %d: measured already", side, side)
             continue
         names = dict.fromkeys([*(tower.name for tower in runnable), *earlier["towers"]])
         again = [towers[name] for name in names if name in towers and towers[name].missing() is None]
-        figures["sides"][str(side)] = measure_side(again, side, options, weights)
+        record = measure_side(again, side, options, weights)
+        for name, tower in record["towers"].items():  # memory is nothing that towers have to run in turn for
+            if "memory" in earlier["towers"].get(name, {}):
+                tower.setdefault("memory", earlier["towers"][name]["memory"])
+        figures["sides"][str(side)] = record
         figures["sides"] = dict(sorted(figures["sides"].items(), key=lambda entry: int(entry[0])))
         figures["comparisons"] = compare(figures)
         _save(figures, options.out)
@@ -109,15 +124,26 @@ def _checked(options: LatencyOptions) -> LatencyOptions:
     for side in options.sides:
         if side < SIDE_STEP or side % SIDE_STEP:
             raise InputError(f"side={side}: it is a multiple of {SIDE_STEP} pixels")
-    check_mode(options.mode, options.dtype, torch.device(options.device))
+    device = torch.device(options.device)
+    check_mode(options.mode, options.dtype, device)
+    if options.memory and (options.mode == "onnxruntime" or (options.mode == "compiled" and device.type == "cpu")):
+        raise InputError(f"memory is not measured with mode={options.mode!r} on {device.type}: eager has it")
     return options
 
 
-def _is_there(record: Mapping[str, Any], runnable: list[Tower], repeats: int) -> bool:
-    """Whether a side has all of these towers, with as many runs of each or the reason why there is none."""
+def _is_there(record: Mapping[str, Any], runnable: list[Tower], options: LatencyOptions) -> bool:
+    """Whether a side has all that is asked for of each of these towers, or the reason why there is none."""
     measured, failed = record["towers"], record["failed"]
+    asked = [("operations", options.operations and options.mode == "eager"), ("floor_share", options.matmul_rate)]
+    asked.append(("memory", options.memory))
+    keys = {key for key, is_asked in asked if is_asked}
     return bool(measured or failed) and all(
-        tower.name in failed or (tower.name in measured and len(measured[tower.name]["seconds"]) >= repeats)
+        tower.name in failed
+        or (
+            tower.name in measured
+            and len(measured[tower.name]["seconds"]) >= options.repeats
+            and keys <= measured[tower.name].keys()
+        )
         for tower in runnable
     )
 
@@ -129,7 +155,7 @@ def _begin(options: LatencyOptions, runnable: list[Tower]) -> dict[str, Any]:
         InputError: the earlier ones are of another machine or setting.
     """
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
     now = environment(torch.device(options.device))
     logger.info("%s", describe(now))
     settings = {name: getattr(options, name) for name in ("dtype", "mode", "batch", "device")}

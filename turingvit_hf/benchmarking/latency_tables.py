@@ -70,8 +70,8 @@ def describe_comparisons(figures: Figures) -> list[str]:
             )
         if "floor_share" in tower:
             lines.append(
-                f"{name}: {100 * tower['floor_share']:.0f} % of its floor at {side} x {side}, "
-                f"{tower['flops'] / 1e12:.2f} TFLOP at {tower['matmul_rate'] / 1e9:,.0f} GFLOP/s of its own products"
+                f"{name}: the floor is {100 * tower['floor_share']:.0f} % of its best run at {side} x {side}: "
+                f"{tower['flops'] / 1e12:.3g} TFLOP at {tower['matmul_rate'] / 1e9:,.0f} GFLOP/s of its own products"
             )
     return lines
 
@@ -95,11 +95,21 @@ def table_of_sides(figures: Figures) -> str:
                     f"{tower['images_per_second']:.3g}",
                     _number(ratio.get("best")),
                     _number(ratio.get("report")),
-                    f"{tower['flops'] / batch / 1e12:.2f}",
+                    f"{tower['flops'] / batch / 1e12:.3g}",
                     f"{100 * tower['floor_share']:.0f} %" if "floor_share" in tower else "",
                 )
             )
     return markdown_table(columns, rows)
+
+
+def legend_of_sides(figures: Figures) -> str:
+    """What the columns of `table_of_sides` are."""
+    return (
+        "ms and TFLOP (10^12 operations) are of one image, images/s is by the median. Spread: how much longer the "
+        f"longest run took than the shortest. Ratio: best runs, as multiples of {figures['baseline']}; report's: the "
+        "same in TuringViT's technical report. Floor: the operations at the rate of the tower's own matrix products, "
+        "as a share of the best run."
+    )
 
 
 def latency_page(figures: Figures) -> str:
@@ -110,9 +120,7 @@ def latency_page(figures: Figures) -> str:
         f"{describe(settings)}. Random weights. {SETTING}.\n",
         _towers_table(figures),
         table_of_sides(figures),
-        "Spread: how much longer the longest run took than the shortest. Ratio: best runs, as multiples of "
-        f"{figures['baseline']}. Floor: the operations at the rate of the tower's own matrix products, as a share of "
-        "the best run.\n",
+        f"{legend_of_sides(figures)}\n",
         *(f"- {line}" for line in describe_comparisons(figures)),
     ]
     for title, table in (

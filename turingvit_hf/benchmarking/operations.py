@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Where the time of a forward goes, by kind of operation, from torch's profiler."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -55,6 +56,8 @@ def operator_seconds(run: Callable[[], object], device: torch.device | None = No
         device: where its work is done; on a CUDA device the seconds are those of its kernels.
     """
     is_cuda = device is not None and device.type == "cuda"
+    # it is heard before the first profile of a process; otherwise the profiler's own log lines stand among the figures
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
     with profile(activities=activities, acc_events=True) as profiler:
         run()

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
 
-from turingvit_hf.benchmarking.figure_files import Bars, begin_figures, save_figures, timing_record
+from turingvit_hf.benchmarking.figure_files import LEGEND, Bars, begin_figures, save_figures, timing_record
 from turingvit_hf.benchmarking.options import PreprocessingOptions, check_run
 from turingvit_hf.benchmarking.pictures import as_jpeg, choose_sizes, decode, make_pictures
 from turingvit_hf.benchmarking.report import describe, environment, markdown_table
@@ -67,7 +67,7 @@ def run_preprocessing(options: PreprocessingOptions) -> dict[str, Any]:
             save_figures(figures, options.out, NAME, preprocessing_page(figures), _bars(figures))
     finally:
         torch.set_num_threads(threads_before)
-    logger.info("\n%s\n%s", table_of_budgets(figures), "\n".join(describe_budgets(figures)))
+    logger.info("\n%s\n%s\n\n%s", table_of_budgets(figures), LEGEND, "\n".join(describe_budgets(figures)))
     return figures
 
 
@@ -201,6 +201,7 @@ def preprocessing_page(figures: Mapping[str, Any]) -> str:
             f"{describe(figures['settings'])}. Pictures in memory, RGB, of which every processor makes the same "
             f"grid of patches; megapixels a picture by budget: {sources}.\n",
             table_of_budgets(figures),
+            f"{LEGEND}\n",
             *(f"- {line}" for line in describe_budgets(figures)),
             "",
         )

@@ -37,6 +37,18 @@ def environment(device: torch.device) -> dict[str, Any]:
     return values
 
 
+def make_folder(out: Path) -> None:
+    """Makes the folder of figures.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made: {error.strerror}; choose another folder") from error
+
+
 def processor_name() -> str:
     """The processor as the system calls it."""
     cpuinfo = Path("/proc/cpuinfo")

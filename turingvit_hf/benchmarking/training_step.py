@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from turingvit_hf.benchmarking.figure_files import Bars, begin_figures, save_figures, timing_record
+from turingvit_hf.benchmarking.figure_files import LEGEND, Bars, begin_figures, save_figures, timing_record
 from turingvit_hf.benchmarking.options import DTYPES, TrainingStepOptions, check_run, resolve_dtype
 from turingvit_hf.benchmarking.pictures import draw_size
 from turingvit_hf.benchmarking.report import describe, environment, markdown_table
@@ -70,7 +70,7 @@ def run_training_step(options: TrainingStepOptions) -> dict[str, Any]:
             save_figures(figures, options.out, NAME, training_page(figures), _bars(figures))
     finally:
         torch.set_num_threads(threads_before)
-    logger.info("\n%s\n%s", table_of_steps(figures), "\n".join(describe_steps(figures)))
+    logger.info("\n%s\n%s\n\n%s", table_of_steps(figures), LEGEND, "\n".join(describe_steps(figures)))
     return figures
 
 
@@ -220,7 +220,7 @@ def training_page(figures: Mapping[str, Any]) -> str:
     memory = f"\nMemory: {runs[0]['forms'][PACKED]['of']}.\n" if runs else ""
     lines = [f"- {line}" for line in describe_steps(figures)]
     head = f"{describe(figures['settings'])}. Random weights; forward, backward, AdamW.\n"
-    return "\n".join(("# One training step\n", head, table_of_steps(figures), *lines, memory))
+    return "\n".join(("# One training step\n", head, table_of_steps(figures), f"{LEGEND}\n", *lines, memory))
 
 
 def _bars(figures: Mapping[str, Any]) -> Bars:
