@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -94,6 +95,44 @@ def test_the_figure_has_the_picture_and_its_boxes(finished, tmp_path):
     rows, columns = np.nonzero(np.abs(first - second).max(axis=2) > 60)
     assert len(rows)
     assert columns.max() < 0.5 * first.shape[1], "boxes are drawn into the picture, which stands on the left"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("word " * 400, "x" * 3000, "RED HOUSE " * 90, "$5 and $\\frac{"),
+        *("\U0001f415 \u5199\u771f" * 50, "\u0643\u0644\u0628 " * 90),
+    ],
+    ids=["many words", "one word", "capitals", "dollars", "wide signs", "Arabic"],
+)
+def test_every_text_stays_in_its_cell_of_the_figure(finished, tmp_path, monkeypatch, text):
+    tables, draw = [], Axes.table
+
+    def recorded(axes, *args, **values):
+        tables.append(draw(axes, *args, **values))
+        return tables[0]
+
+    monkeypatch.setattr(Axes, "table", recorded)
+    explanation = explain(finished, of_kind(finished, status="kept")["sample_id"])
+    first, second, *_ = explanation.row["candidates"]
+    first["text"], second["captioner"] = text, "organization/captioner-of-some-length"
+    write_figure(finished, explanation, tmp_path / "figure.png")
+    for cell in tables[0].get_celld().values():
+        outer, inner = cell.get_window_extent(), cell.get_text().get_window_extent()
+        assert outer.x0 <= inner.x0
+        assert inner.x1 <= outer.x1 + 1, cell.get_text().get_text()
+        assert outer.y0 <= inner.y0
+        assert inner.y1 <= outer.y1
+
+
+def test_no_caption_steers_a_terminal(finished):
+    explanation = explain(finished, of_kind(finished, status="kept")["sample_id"])
+    explanation.row["candidates"][0]["text"] = "A \x1b[2J\x1b]0;title\x07kite."
+    explanation.row["source_uri"] = "pictures/\x1b[31m.png"
+    text = text_of(explanation)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "kite." in text
 
 
 def test_a_figure_needs_the_picture(tmp_path):

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from tests.curation.fault_server import FaultServer
 from tests.curation.looking_cases import (
     HARM,
     HARM_STYLE,
@@ -23,10 +25,12 @@ from tests.curation.looking_cases import (
     write_source,
 )
 from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from turingvit_hf.cli import app
+from turingvit_hf.curation.decisions import Thresholds
 from turingvit_hf.curation.report import charts
 from turingvit_hf.curation.report.page import write_report
 from turingvit_hf.curation.report.pictures import draw_boxes
-from turingvit_hf.curation.report.summary import Summary
+from turingvit_hf.curation.report.summary import GRID, Summary, summarize
 from turingvit_hf.curation.runs import run
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.errors import InputError
@@ -122,6 +126,32 @@ def test_html_of_errors_is_text(tmp_path):
     (entry,) = json.loads(numbers.read_text())["errors"]
     assert (entry["stage"], entry["error"]) == ("caption", HARM)
     assert entry["rows"] == json.loads(numbers.read_text())["error"]
+
+
+def test_answers_that_are_missing_are_counted_where_their_rows_go_on(tmp_path):
+    write_listing(tmp_path / "pictures", write_pictures(tmp_path / "pictures", 9))
+    with FaultServer() as server:
+        server.fail("400", times=None, when=lambda request: "layout" in request.prompt)
+        model = {"kind": "endpoint", "model": "fake/<b>captioner</b>", "base_url": server.base_url}
+        caption = {"captioners": [model], "styles": ["creative", "layout"]}
+        outcomes = run(make_config(tmp_path / "pictures", caption=caption), tmp_path / "run")
+    assert (outcomes.num_kept, outcomes.num_errors) == (9, 0)
+    html, numbers = write_report(tmp_path / "run")
+    expected = {"stage": "caption", "model": "fake/<b>captioner</b>", "kind": "rejected", "answers": 9}
+    assert json.loads(numbers.read_text(encoding="utf-8"))["failures"] == [expected]
+    page = Page(html.read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    assert "captionfake/<b>captioner</b>rejected9" in page.sections["Errors"]
+    shown = CliRunner().invoke(app, ["curate", "status", str(tmp_path / "run")]).output
+    assert re.search(r"caption: .* 18 calls, .* tokens, 9 without a usable answer", shown)
+
+
+def test_the_same_rows_are_shown_in_whatever_order_they_come():
+    rows = [{"sample_id": f"{number:016x}", "errors": {}, "min_side": 250} for number in range(3 * GRID)]
+    expected = [row["sample_id"] for row in rows[:GRID]]  # all are as near to their threshold
+    for order in (rows, rows[::-1], sorted(rows, key=lambda row: row["sample_id"][::-1])):
+        shown = summarize(order, Thresholds()).borderline
+        assert [entry.row["sample_id"] for entry in shown] == expected
 
 
 def test_the_same_run_gives_the_same_bytes(whole):
@@ -275,3 +305,10 @@ def test_bars_of_captions_fill_their_chart(monkeypatch):
         summary.wins["style", f"style {number}"].update(candidates=100, eligible=100, chosen=number)
     charts.draw_wins(summary)
     assert limits == [(0.0, 1.25 * 9)]
+
+
+def test_words_of_the_user_are_no_formula_and_need_no_font():
+    summary = Summary()
+    for name in ("$5 and $\\frac{", "\U0001f415 \u5199\u771f"):
+        summary.wins["style", name].update(candidates=2, eligible=2, chosen=1)
+    assert charts.draw_wins(summary)

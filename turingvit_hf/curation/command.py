@@ -241,7 +241,8 @@ def _describe_usage(usage: dict[str, Any]) -> str:
     if not usage:
         return ""
     cost = f", cost {usage['cost']:.4f}" if usage.get("cost") else ""
+    missing = f", {usage['num_failures']:,} without a usable answer" if usage.get("num_failures") else ""
     return (
         f"; {usage.get('num_calls', 0):,} calls, {usage.get('prompt_tokens', 0):,} + "
-        f"{usage.get('completion_tokens', 0):,} tokens{cost}"
+        f"{usage.get('completion_tokens', 0):,} tokens{cost}{missing}"
     )

@@ -1,6 +1,9 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Why a sample was kept or dropped: its measurements, all its candidates with their scores, verdicts and boxes."""
 
+import re
+import textwrap
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,19 @@ from rich.text import Text
 
 from turingvit_hf.curation.decisions import RULES, Thresholds
 from turingvit_hf.curation.optional import require
+from turingvit_hf.curation.report.charts import no_glyph_warnings
 from turingvit_hf.curation.report.page import describe_drop
 from turingvit_hf.curation.report.pictures import draw_boxes, read_pictures
 from turingvit_hf.curation.report.summary import Judged, judge_row
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.tables import written_file
 from turingvit_hf.errors import InputError
+
+
+# what moves a terminal's cursor or colors its lines
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# letters of a line of the figure's table, and lines of a cell
+CAPTION_LETTERS, AUTHOR_LETTERS, CELL_LINES = 48, 21, 3
 
 
 @dataclass(frozen=True)
@@ -65,19 +75,19 @@ def as_table(explanation: Explanation) -> Group:
     row, judged = explanation.row, explanation.judged
     why = f", {describe_drop(judged.drop)} (stage {judged.drop.stage})" if judged.drop else ""
     parts: list[Any] = [
-        Text.assemble(("sample ", "dim"), row["sample_id"], ("  from ", "dim"), str(row.get("source_uri"))),
-        Text.assemble((judged.status, "bold green" if judged.status == "kept" else "bold red"), why),
+        Text.assemble(("sample ", "dim"), row["sample_id"], ("  from ", "dim"), _plain(str(row.get("source_uri")))),
+        Text.assemble((judged.status, "bold green" if judged.status == "kept" else "bold red"), _plain(why)),
     ]
     if row.get("dup_of"):
         parts.append(Text(f"{row.get('dup_kind')} duplicate of {row['dup_of']}"))
-    parts += [Text(f"error at stage {stage}: {text}") for stage, text in row.get("errors", {}).items()]
+    parts += [Text(_plain(f"error at stage {stage}: {text}")) for stage, text in row.get("errors", {}).items()]
     parts.append(_measurements(row, explanation.thresholds))
     if row.get("candidates"):
         parts.append(_candidates(row))
     if row.get("boxes") is not None:
         boxes = ", ".join(f"{box['phrase']} {box['score']:.2f}" for box in row["boxes"]) or "no phrase was found"
         recall = row.get("grounding_recall")
-        parts.append(Text(f"grounding: {boxes}" + (f"; recall {recall:.2f}" if recall is not None else "")))
+        parts.append(Text(_plain(f"grounding: {boxes}") + (f"; recall {recall:.2f}" if recall is not None else "")))
     return Group(*parts)
 
 
@@ -109,7 +119,7 @@ def write_figure(path: str | Path, explanation: Explanation, file: str | Path) -
     if candidates:
         _draw_candidates(right, row)
     target = Path(file)
-    with written_file(target) as partial:
+    with written_file(target) as partial, no_glyph_warnings():
         figure.savefig(partial, format="png", metadata={"Software": None})
     return target
 
@@ -130,16 +140,16 @@ def _candidates(row: Mapping[str, Any]) -> Table:
     table = Table("", "candidate", "by", "T", "A", "G", "overall", "verdict")
     for index, candidate in enumerate(row["candidates"]):
         mark = "*" if index == row.get("best") else ""
-        table.add_row(mark, Text(candidate["text"]), _author(candidate), *_scores(candidate), _verdict(candidate))
+        words = (Text(_plain(part)) for part in (candidate["text"], _author(candidate)))
+        table.add_row(mark, *words, *_scores(candidate), Text(_plain(_verdict(candidate))))
     return table
 
 
 def _draw_candidates(axes: Any, row: Mapping[str, Any]) -> None:
-    import textwrap
-
     cells, colors = [], []
     for index, candidate in enumerate(row["candidates"]):
-        cells.append([textwrap.fill(candidate["text"], 52), _author(candidate), *_scores(candidate)])
+        words = (_cell(candidate["text"], CAPTION_LETTERS), _cell(_author(candidate), AUTHOR_LETTERS))
+        cells.append([*words, *_scores(candidate)])
         colors.append(["#e4f1e4" if index == row.get("best") else "white"] * 6)
     height = min(1.0, 0.16 * (len(cells) + 1))
     table = axes.table(
@@ -152,6 +162,21 @@ def _draw_candidates(axes: Any, row: Mapping[str, Any]) -> None:
     )
     table.auto_set_font_size(False)
     table.set_fontsize(8)
+    for cell in table.get_celld().values():
+        cell.PAD = 0.02
+        cell.get_text().set_parse_math(False)  # a price in dollars is no formula
+
+
+def _cell(text: str, letters: int) -> str:
+    """A text in as many lines as a cell holds."""
+    if any(unicodedata.east_asian_width(sign) in "WF" for sign in text):
+        letters //= 2
+    return "\n".join(textwrap.wrap(_plain(text), letters, max_lines=CELL_LINES, placeholder=" ..."))
+
+
+def _plain(text: str) -> str:
+    """A text of the data as it may be shown."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def _author(candidate: Mapping[str, Any]) -> str:

@@ -3,6 +3,9 @@
 
 import base64
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -151,7 +154,8 @@ def draw_wins(summary: Summary) -> str | None:
     axes.barh(places, shares, color=[COLORS[KEPT] if by == "style" else "#5aa469" for by, _, _ in entries], height=0.7)
     for place, share, (_, _, counts) in zip(places, shares, entries, strict=True):
         axes.text(share, place, f" {share:.0f} % of {counts['candidates']:,}", va="center", fontsize=9)
-    axes.set_yticks(places, [f"{by}: {name}" for by, name, _ in entries])
+    # in the user's words, in which a dollar is no formula
+    axes.set_yticks(places, [f"{by}: {name}" for by, name, _ in entries], parse_math=False)
     axes.set_xlim(0, 1.25 * max(shares))  # room for the numbers
     axes.set_xlabel("chosen, % of its candidates")
     axes.spines[["top", "right"]].set_visible(False)
@@ -193,7 +197,16 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns)
 
 
+@contextmanager
+def no_glyph_warnings() -> Iterator[None]:
+    """Keeps matplotlib from complaining of letters that its font lacks, which it draws as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
 def _png(figure: Any) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with no_glyph_warnings():
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()

@@ -25,6 +25,9 @@ STAGE_ORDER = (
 # whose distribution is shown; the last has no threshold of its own
 MEASURED = tuple(dict.fromkeys((*(rule.value for rule in RULES), "edge_share")))
 
+# columns of answers that did not come, by stage
+FAILURES = {"caption": "caption_failures", "verify": "verification_failures"}
+
 
 class Judged(NamedTuple):
     """What became of a row."""
@@ -45,7 +48,7 @@ class Shown:
     Attributes:
         row: its stored columns.
         judged: what became of it.
-        order: what it is sorted and chosen by; small comes first.
+        order: what it is sorted and chosen by; small comes first, of equal ones the smaller id.
         near: the threshold that it is near to, in words; empty where it is shown for something else.
     """
 
@@ -55,7 +58,12 @@ class Shown:
     near: str = ""
 
     def __lt__(self, other: "Shown") -> bool:  # a heap keeps the smallest by popping the largest
-        return self.order > other.order
+        return self.place > other.place
+
+    @property
+    def place(self) -> tuple[float, str]:
+        """What tells any two rows apart."""
+        return self.order, self.row["sample_id"]
 
 
 @dataclass
@@ -84,6 +92,7 @@ class Summary:
         counts: rows by status.
         drops: rows by (stage, reason), in the order of the stages.
         errors: rows by (stage, first line of the text).
+        failures: answers that are missing by (stage, model, kind), whether or not their row ended as an error.
         values: of each measured value all that were measured, marked by the place of the row's status in `STATUSES`.
         wins: of captions written or found, by (what, name): how many there were, were eligible and were chosen.
         words, entropy: of each candidate, marked 1 if it was chosen.
@@ -96,6 +105,7 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     values: dict[str, Measured] = field(default_factory=lambda: defaultdict(Measured))
     wins: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     words: Measured = field(default_factory=Measured)
@@ -123,6 +133,10 @@ class Summary:
             ],
             "errors": [
                 {"stage": stage, "error": text, "rows": count} for (stage, text), count in self.errors.most_common()
+            ],
+            "failures": [
+                {"stage": stage, "model": model, "kind": kind, "answers": count}
+                for (stage, model, kind), count in self.failures.most_common()
             ],
             "values": {name: _quantiles(measured.values) for name, measured in self.values.items()},
             "wins": [
@@ -153,6 +167,9 @@ def summarize(rows: Iterable[dict[str, Any]], thresholds: Thresholds, *, seed: i
             summary.errors[stage, str(text).partition("\n")[0][:200]] += 1
         _add_values(summary, row, judged)
         _add_captions(summary, row, thresholds)
+        for stage, column in FAILURES.items():
+            for failure in row.get(column) or ():
+                summary.failures[stage, failure["model"], failure["kind"]] += 1
         _add_shown(summary, row, judged, thresholds, seed)
     _put_in_order(summary)
     return summary
@@ -228,7 +245,7 @@ def _keep(heap: list[Shown], shown: Shown, most: int) -> None:
 
 def _put_in_order(summary: Summary) -> None:
     for shown in (summary.kept, summary.borderline, summary.grounded, *summary.dropped.values()):
-        shown.sort(key=lambda entry: (entry.order, entry.row["sample_id"]))
+        shown.sort(key=lambda entry: entry.place)
     drops = sorted(summary.drops.items(), key=lambda item: (STAGE_ORDER.index(item[0][0]), -item[1], item[0]))
     summary.drops = Counter(dict(drops))
 
