@@ -81,6 +81,7 @@ def planned(tasks: Sequence[Task], seeds: Sequence[int], towers: Sequence[str]) 
 
 def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:
     """Trains and measures what is not there yet; each result is a file that appears whole."""
+    keep_settings(options)
     make_data(options)
     measured = {name: read_measured(TASKS[name], options) for name in options.tasks}
     for run in runs:
@@ -99,6 +100,31 @@ def run_all(runs: Sequence[Run], options: argparse.Namespace) -> None:
             for name in timed
         }
         write_json(options.out / "timing.json", time_towers(models, repeats=options.repeats))
+
+
+def keep_settings(options: argparse.Namespace) -> None:
+    """Writes what figures depend on, so that results of two settings never stand in one table.
+
+    Raises:
+        SystemExit: the folder has results of others.
+    """
+    names = ("data", "data_seed", "overrides", "gallery", "drawings", "groups", "measured_pairs", "sides")
+    settings = {
+        name: str(value.resolve()) if name == "data" else value
+        for name, value in vars(options).items()
+        if name in names
+    }
+    place = options.out / "settings.json"
+    if place.exists():
+        earlier = json.loads(place.read_text(encoding="utf-8"))
+        changed = [
+            f"{name} was {earlier[name]!r}, is {settings[name]!r}" for name in names if earlier[name] != settings[name]
+        ]
+        if changed:
+            raise SystemExit(
+                f"error: {options.out} has results of other settings: {'; '.join(changed)}; choose another --out"
+            )
+    write_json(place, settings)
 
 
 def make_data(options: argparse.Namespace) -> None:

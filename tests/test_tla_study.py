@@ -181,6 +181,19 @@ def test_what_is_finished_is_not_done_again(finished, prepared, study, monkeypat
     assert (prepared / "out/study.json").read_bytes() == before
 
 
+def test_results_of_two_settings_are_not_mixed(finished, prepared, study):
+    before = (prepared / "out/study.json").read_bytes()
+    threads = torch.get_num_threads()
+    with pytest.raises(
+        SystemExit, match=r"out has results of other settings: groups was 3, is 4; choose another --out"
+    ):
+        study.tla_study.main([*finished, "--groups", "4"])
+    with pytest.raises(SystemExit, match=r"overrides was .*; choose another --out"):
+        study.tla_study.main([*finished, "--set", "training.max_steps=3"])
+    torch.set_num_threads(threads)
+    assert (prepared / "out/study.json").read_bytes() == before
+
+
 def test_pictures_have_whole_patches_and_the_class_of_their_folder(finished, prepared):
     folder = prepared / "out/data/pictures"
     for split in ("train", "test"):
