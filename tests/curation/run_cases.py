@@ -56,6 +56,7 @@ def write_bad_rows(folder: Path) -> dict[str, str]:
     whole = io.BytesIO()
     picture(1000).save(whole, format="JPEG")
     (folder / "cut.jpg").write_bytes(whole.getvalue()[:600])
+    (folder / "text.png").write_text("no picture")
     (folder / "bomb.png").write_bytes(_bomb())
     frames = [picture(2000), picture(2001)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
@@ -65,6 +66,7 @@ def write_bad_rows(folder: Path) -> dict[str, str]:
     return {
         "empty.png": "image is empty",
         "cut.jpg": "image cannot be read",
+        "text.png": "image cannot be read",
         "bomb.png": "image is larger than 89478485 pixels",
         "moving.gif": "",
         "twice.png": "exact duplicate",

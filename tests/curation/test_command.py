@@ -42,9 +42,9 @@ def test_plan_counts_and_touches_nothing(case, tmp_path):
     assert code == 0
     assert text.startswith(f"# hash {config.hash()}\n")
     for line in (
-        "sources:       pictures (14 rows)",
+        "sources:       pictures (15 rows)",
         "stages:        measure, deduplicate, caption, embed, score",
-        "model calls:   70 to 280 of captioner tests.curation.stand_ins:CountingCaptioner (the most if",
+        "model calls:   75 to 300 of captioner tests.curation.stand_ins:CountingCaptioner (the most if",
         "not installed: nothing that is needed",
     ):
         assert line in text
@@ -63,13 +63,13 @@ def test_plan_names_what_comes_from_the_hub_and_what_is_missing(case, monkeypatc
     )
     assert found.not_local == ["openai/clip-vit-large-patch14"]
     assert found.missing == ["faiss-cpu"]
-    assert found.calls == {"captioner served": 14 * 5, "verifier served": 14 * 6}
+    assert found.calls == {"captioner served": 15 * 5, "verifier served": 15 * 6}
     # a rule broken, and both captions first as no answer; a verdict once more
-    assert found.most_calls == {"captioner served": 14 * 5 * 4, "verifier served": 14 * 6 * 2}
-    assert found.most_tokens[1] == 40 * (14 * 5 * 4 + 14 * 6 * 2)
+    assert found.most_calls == {"captioner served": 15 * 5 * 4, "verifier served": 15 * 6 * 2}
+    assert found.most_tokens[1] == 40 * (15 * 5 * 4 + 15 * 6 * 2)
     free = {"captions": {"max_words": None, "min_noun_ratio": None}}
     found = plan(make_config(config.sources[0].path, caption={"captioners": [served]}, thresholds=free))
-    assert found.most_calls == {"captioner served": 14 * 5 * 2}
+    assert found.most_calls == {"captioner served": 15 * 5 * 2}
 
 
 class Useless:
@@ -100,7 +100,7 @@ def test_run_status_retry_score_and_export(case, tmp_path):
     (tmp_path / "failing").touch()
     code, text = call("run", out, "--config", path, "--log-json")
     assert code == 0
-    assert "14 rows in =" in text
+    assert "15 rows in =" in text
     assert "errors in caption" in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert {line["stage"] for line in lines} == {"measure", "deduplicate", "caption", "embed", "score"}
@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_to_is_one_line(case, monkeypatch):
             code, text = call("run", out, "--config", path)
         assert (code, f"error: rows.parquet: {fault}; what is stored stays" in text) == (1, True), text
     code, text = call("run", out, "--config", path)
-    assert (code, "14 rows in =" in text) == (0, True)
+    assert (code, "15 rows in =" in text) == (0, True)
     with monkeypatch.context() as patched:
         patched.setattr("turingvit_hf.curation.report.page.written_file", full)
         code, text = call("report", out)

@@ -11,6 +11,7 @@ from tests.curation.run_cases import make_config, picture, write_listing
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.report.page import write_report
 from turingvit_hf.curation.runs import run
+from turingvit_hf.curation.steps.decode import DecodeImages
 from turingvit_hf.data.media import find_media
 from turingvit_hf.errors import BadRowError
 
@@ -67,3 +68,11 @@ def test_names_of_files_need_not_be_utf_8(tmp_path):
     assert set(rows_of(tmp_path / "run")) == {"a\\udcff.png", "a\\udcfe.png", "ä.png"}
     export(tmp_path / "run", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "export.json").read_text())["rows"] == 3
+
+
+def test_what_is_said_of_a_broken_file_is_the_same_in_every_process():
+    step, files = DecodeImages(), [b"no picture", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0" + b"x" * 40]
+    found = step({"media": files})
+    assert found["fault"] == ["image cannot be read"] * len(files)
+    assert found["fault_detail"][0] == "10 bytes: it is no picture that Pillow knows"
+    assert not any("0x" in detail for detail in found["fault_detail"])

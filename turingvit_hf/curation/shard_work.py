@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,9 @@ def _digest(row: dict[str, Any], steps: Sequence[Step]) -> str:
     names = {name for step in steps for name in step.reads} - {"error"}
     if _is_of_source(row):
         media = row["media"]
-        content = hashlib.sha256(media).hexdigest() if isinstance(media, bytes) else media
+        if isinstance(media, str):
+            media = os.fsencode(media)  # a name may be no UTF-8
+        content = None if media is None else hashlib.sha256(media).hexdigest()
         return digest_of({name: row[name] for name in ("sample_id", "fault", "fault_detail")} | {"media": content})
     if not names.isdisjoint(("media", "image")):
         names.add("sha256")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from turingvit_hf.data.rows import ShapesPicture
 from turingvit_hf.errors import BadRowError
@@ -129,4 +129,7 @@ def _opened(media: bytes | Path | Image.Image) -> Iterator[Image.Image]:
             raise BadRowError(f"image is larger than {MAX_PIXELS} pixels", str(error)) from error
         except DECODING_ERRORS as error:
             name = f"{len(media)} bytes" if isinstance(media, bytes) else str(media)
-            raise BadRowError("image cannot be read", f"{name}: {error}") from error
+            # Pillow's own text of this names an object by its address, another one in each process
+            is_unknown = isinstance(error, UnidentifiedImageError)
+            why = "it is no picture that Pillow knows" if is_unknown else error
+            raise BadRowError("image cannot be read", f"{name}: {why}") from error
