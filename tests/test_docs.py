@@ -5,14 +5,17 @@ import importlib
 import inspect
 import re
 import runpy
+import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from turingvit_hf import TuringViTConfig, TuringViTModel
+from turingvit_hf.cli import app
 
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +71,24 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
 def test_pages_with_examples_are_found():
     names = {name_of(page) for page in PAGES if python_blocks(page)}
     assert {"README.md", "docs/index.md", "docs/packing.md", "docs/usage.md", "docs/training.md"} <= names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_on_a_page_have_the_options_that_it_gives_them(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in [
+        *re.findall(r"^ *(?:\w+=\w+ )?(turingvit .*)$", text, re.MULTILINE),
+        *re.findall(r"`(turingvit [^`]+)`", text),
+    ]:
+        words = shlex.split(line, comments=True)[1:]
+        command = typer.main.get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        if hasattr(command, "commands") or command.name == "serve":  # which passes on what it does not know
+            continue
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - known - {"--help"}
+        assert not unknown, f"{line}: {command.name} has no {', '.join(sorted(unknown))}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
