@@ -151,6 +151,23 @@ def test_attempts_end(pictures, tmp_path):
     assert outcomes.num_errors
     assert len(asked(tmp_path / "log")) == number
     assert {row["attempts"] for row in rows_of(tmp_path / "run") if row["status"] == "error"} == {2}
+    assert f"{outcomes.num_errors} of the errors were tried max_attempts times" in outcomes.describe()
+    failing.unlink()
+    more = make_config(folder, log=tmp_path / "log", failing=failing, max_attempts=3)
+    assert run(more, tmp_path / "run", force=True).num_retriable == outcomes.num_errors
+    assert status(tmp_path / "run")["stages"][2]["retriable"] == outcomes.num_errors
+    assert retry(tmp_path / "run").num_errors == 0
+
+
+def test_what_is_said_of_too_many_errors_is_so(pictures, tmp_path):
+    folder, _ = pictures
+    failing = tmp_path / "failing"
+    failing.touch()
+    config = make_config(folder, log=tmp_path / "log", failing=failing, max_error_rate=0.01, max_attempts=2)
+    with pytest.raises(TooManyErrorsError, match="`retry` tries them again"):
+        run(config, tmp_path / "run")
+    with pytest.raises(TooManyErrorsError, match="each was tried max_attempts=2 times"):
+        retry(tmp_path / "run")
 
 
 def test_too_many_errors_end_the_run_but_not_its_results(pictures, tmp_path):

@@ -130,6 +130,9 @@ class Outcomes:
         lines += [f"  errors in {stage}: {count:,}" for stage, count in self.errors.most_common()]
         if self.num_retriable:
             lines.append(f"  {self.num_retriable:,} of the errors may be tried again: turingvit curate retry")
+        if spent := self.num_errors - self.num_retriable:
+            more = "run --set max_attempts=N --force allows more"
+            lines.append(f"  {spent:,} of the errors were tried max_attempts times: {more}")
         return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from turingvit_hf.curation.progress import RunProgress
 from turingvit_hf.curation.shard_work import Task
 from turingvit_hf.curation.stages import Stage, enabled_stages
 from turingvit_hf.curation.state import RunFolder
-from turingvit_hf.curation.stored import has_retriable, is_current
+from turingvit_hf.curation.stored import count_retriable, is_current
 from turingvit_hf.curation.whole_work import run_whole
 from turingvit_hf.errors import InputError
 
@@ -137,7 +137,8 @@ def _run(
 ) -> Outcomes | None:
     numbers = [shard.number for shard in folder.shards if shards is None or shard.number in shards]
     if not numbers:
-        raise InputError(f"there are no shards {shards}: the run has {len(folder.shards)}, numbered from 0")
+        asked = "" if shards is None else f" {shards.start}:{shards.stop}"
+        raise InputError(f"there are no shards{asked}: the run has {len(folder.shards)}, numbered from 0")
     with make_engine(options) as engine:
         try:
             for stage in enabled_stages(folder.config):
@@ -156,7 +157,7 @@ def _run(
     if shards is not None and not _is_done(folder, last):
         return None
     outcomes = write_outcomes(folder)
-    _check_error_rate(folder.config, outcomes.num_errors, outcomes.num_rows)
+    _check_error_rate(folder.config, outcomes.num_errors, outcomes.num_rows, outcomes.num_retriable)
     return outcomes
 
 
@@ -166,7 +167,7 @@ def _run_shards(
     tasks = [
         Task(str(folder.path.absolute()), stage.name, number, retry)
         for number in numbers
-        if not is_current(folder, stage, number) or (retry and has_retriable(folder, stage, number))
+        if not is_current(folder, stage, number) or (retry and count_retriable(folder, stage, number))
     ]
     if not tasks:
         return
@@ -175,19 +176,23 @@ def _run_shards(
     counts: Counter[str] = Counter()
     for manifest in engine.run(tasks):
         progress.advance(manifest)
-        counts.update({name: manifest[name] for name in ("rows", "errors")})
+        counts.update({name: manifest[name] for name in ("rows", "errors", "retriable")})
         if counts["rows"] >= ENOUGH_ROWS:
-            _check_error_rate(folder.config, counts["errors"], counts["rows"], stage.name)
+            _check_error_rate(folder.config, counts["errors"], counts["rows"], counts["retriable"], stage.name)
     progress.end()
-    _check_error_rate(folder.config, counts["errors"], counts["rows"], stage.name)
+    _check_error_rate(folder.config, counts["errors"], counts["rows"], counts["retriable"], stage.name)
 
 
-def _check_error_rate(config: CurationConfig, num_errors: int, num_rows: int, stage: str = "") -> None:
+def _check_error_rate(
+    config: CurationConfig, num_errors: int, num_rows: int, num_retriable: int, stage: str = ""
+) -> None:
     if num_errors > config.max_error_rate * num_rows:
         place = f" in stage {stage}" if stage else ""
+        spent = f"each was tried max_attempts={config.max_attempts} times"
+        hope = "`retry` tries them again" if num_retriable else spent
         raise TooManyErrorsError(
             f"{num_errors:,} of {num_rows:,} rows ended as errors{place}, more than max_error_rate="
-            f"{config.max_error_rate}; `retry` tries them again"
+            f"{config.max_error_rate}; {hope}"
         )
 
 
@@ -229,7 +234,7 @@ def status(out: str | Path) -> dict[str, Any]:
                 "done": sum(is_current(folder, stage, number) for number in numbers),
                 "of": len(numbers),
                 **{name: sum(manifest[name] for manifest in manifests) for name in ("rows", "kept", "errors")},
-                "retriable": sum(manifest["retriable"] for manifest in manifests),
+                "retriable": sum(count_retriable(folder, stage, number) for number in numbers if number is not None),
                 "dropped": dict(dropped),
                 "usage": dict(usage),
                 "seconds": round(sum(manifest["seconds"] for manifest in manifests), 1),

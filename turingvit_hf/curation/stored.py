@@ -48,10 +48,13 @@ def input_hash(run: RunFolder, stage: Stage, shard: int | None) -> str:
     return digest_of(parts)
 
 
-def has_retriable(run: RunFolder, stage: Stage, shard: int) -> bool:
-    """Return whether a shard has rows that ended as errors and may be tried again."""
+def count_retriable(run: RunFolder, stage: Stage, shard: int) -> int:
+    """Return how many rows of a shard ended as errors and may be tried again, as often as the config allows now."""
     manifest = run.manifest(stage.name, shard)
-    return manifest is not None and manifest["retriable"] > 0
+    if manifest is None or not manifest["errors"]:
+        return 0
+    rows = read_rows(run.shard_file(shard, f"{stage.name}.parquet"), ["error", "attempts"])
+    return sum(row["error"] is not None and row["attempts"] < run.config.max_attempts for row in rows)
 
 
 class StoredRows:
