@@ -4,12 +4,17 @@
 import pickle
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModel, AutoProcessor
 
 from tests.curation import tiny_models
+from tests.curation.run_cases import make_config, picture, write_listing, write_pictures
+from tests.curation.stand_ins import HashScorer
 from turingvit_hf.curation.models.scorers import TransformersScorer
+from turingvit_hf.curation.runs import run
 from turingvit_hf.curation.steps.embeddings import CUT_FOR_SCORER, EmbeddingStep
+from turingvit_hf.curation.steps.videos import MeasureConsistency
 from turingvit_hf.curation.text import entropy
 from turingvit_hf.errors import InputError
 
@@ -143,3 +148,44 @@ def test_half_precision_stays_close(folders):
     whole = TransformersScorer(str(folders["clip"]), device="cpu").embed_images(pictures())
     half = TransformersScorer(str(folders["clip"]), device="cpu", dtype="bfloat16").embed_images(pictures())
     np.testing.assert_allclose(half, whole, atol=2**-5)
+
+
+class Overflowing(HashScorer):
+    """As a model in half precision: of red pictures, and of texts about lamps, it gives no numbers."""
+
+    def embed_images(self, images):
+        vectors = super().embed_images(images)
+        vectors[[image[0, 0].tolist() == [255, 0, 0] for image in images]] = np.nan
+        return vectors
+
+    def embed_texts(self, texts):
+        embedded = super().embed_texts(texts)
+        embedded.vectors[["lamp" in text for text in texts], 0] = np.inf
+        return embedded
+
+
+def test_embeddings_that_are_no_numbers_are_errors_of_their_rows_alone(tmp_path):
+    folder = tmp_path / "pictures"
+    rows = write_pictures(folder, 8)
+    red = picture(20)
+    red.putpixel((0, 0), (255, 0, 0))
+    red.save(folder / "002.png")
+    rows[5]["caption"] = "A lamp."
+    write_listing(folder, rows)
+    scorer = {"scorer": {"kind": f"{__name__}:Overflowing"}}
+    outcomes = run(make_config(folder, embed=scorer), tmp_path / "run")
+    assert (outcomes.num_kept, outcomes.errors) == (6, {"embed": 2})
+    found = {row["key"]: row for row in pq.read_table(tmp_path / "run" / "rows.parquet").to_pylist()}
+    assert found["002.png"]["error"] == "hash: the embedding of a picture is no number"
+    assert found["005.png"]["error"] == "hash: the embedding of a candidate is no number"
+    assert all(np.isfinite([row["A"], row["G"]]).all() for row in found.values() if row["status"] == "kept")
+
+
+def test_frames_whose_embeddings_are_no_numbers_are_errors_of_their_clips():
+    frames = [np.asarray(picture(seed)) for seed in range(4)]
+    red = np.zeros_like(frames[0])
+    red[0, 0] = (255, 0, 0)
+    found = MeasureConsistency(scorer=Overflowing())({"image": [tuple(frames[:2]), (frames[2], red), None]})
+    assert [error is None for error in found["error"]] == [True, False, True]
+    assert found["adjacent_min"][0] is not None
+    assert found["adjacent_min"][1:] == [None, None]

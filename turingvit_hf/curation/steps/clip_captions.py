@@ -18,7 +18,7 @@ from turingvit_hf.curation.models.scorers import Scorer
 from turingvit_hf.curation.prompts import clip_prompt, fusion_prompt, prompt_hash
 from turingvit_hf.curation.steps.base import Batch, Step, batch_length
 from turingvit_hf.curation.steps.captions import add_usage, raw_candidates
-from turingvit_hf.curation.steps.embeddings import CUT_FOR_SCORER
+from turingvit_hf.curation.steps.embeddings import CUT_FOR_SCORER, checked
 from turingvit_hf.curation.steps.videos import embed_clips, mean_embedding
 from turingvit_hf.curation.text import check_caption, entropy
 
@@ -186,7 +186,7 @@ class EmbedClips(Step):
         return self.scorer.tau
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return `image_embedding`, `candidate_embeddings` and `candidates` of each row."""
+        """Return `image_embedding`, `candidate_embeddings`, `candidates` and `error` of each row."""
         clips = [mean_embedding(vectors) for vectors in embed_clips(self.scorer, batch["image"])]
         candidates = [[{**candidate} for candidate in row or ()] for row in batch["candidates"]]
         texts: list[list[np.ndarray]] = []
@@ -200,7 +200,7 @@ class EmbedClips(Step):
                 candidate["alignment"] = None if clip is None else float(clip.astype(np.float32) @ vector)
                 if embedded.is_cut[place]:
                     candidate["flags"] = [*candidate["flags"], CUT_FOR_SCORER]
-        return {"image_embedding": clips, "candidate_embeddings": texts, "candidates": candidates}
+        return checked(self.scorer, clips, texts) | {"candidates": candidates}
 
 
 def usage(model: ChatModel, answers: Sequence[Answer]) -> dict[str, Any]:

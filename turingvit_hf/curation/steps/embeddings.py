@@ -21,7 +21,8 @@ class EmbeddingStep(Step):
     It reads `image` (uint8 (H, W, 3), or None) and `candidates`. It makes `image_embedding`, (E,) float16 of length 1,
     None without an image, and `candidate_embeddings`, (number of candidates, E) float16, and adds to the candidates:
     `alignment`, the cosine with the image computed from these float16 vectors; `entropy` in bits; and a flag where the
-    scorer takes no texts of that length.
+    scorer takes no texts of that length. `error` tells where a vector is no number: one would spoil the ambiguity of
+    all rows that it is contrasted with.
 
     Args:
         scorer: a model, as `registry.build` takes it or built already.
@@ -39,7 +40,7 @@ class EmbeddingStep(Step):
         return self.scorer.tau
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return `image_embedding`, `candidate_embeddings` and `candidates` of each row."""
+        """Return `image_embedding`, `candidate_embeddings`, `candidates` and `error` of each row."""
         images: list[np.ndarray | None] = [None] * len(batch["image"])
         rows = [row for row, image in enumerate(batch["image"]) if image is not None]
         if rows:
@@ -56,7 +57,21 @@ class EmbeddingStep(Step):
                 candidate["alignment"] = _cosine(images[row], vector)
                 if is_cut:
                     candidate["flags"] = [*candidate["flags"], CUT_FOR_SCORER]
-        return {"image_embedding": images, "candidate_embeddings": texts, "candidates": candidates}
+        return checked(self.scorer, images, texts) | {"candidates": candidates}
+
+
+def checked(scorer: Scorer, images: list[np.ndarray | None], texts: list[list[np.ndarray]]) -> Batch:
+    """Return `image_embedding`, `candidate_embeddings` and `error`; rows with a vector that is no number have none."""
+    errors: list[str | None] = []
+    for image, vectors in zip(images, texts, strict=True):
+        what = "picture" if image is not None and not np.isfinite(image).all() else "candidate"
+        is_sound = all(np.isfinite(vector).all() for vector in (image, *vectors) if vector is not None)
+        errors.append(None if is_sound else f"{scorer.name}: the embedding of a {what} is no number")
+    return {
+        "image_embedding": [None if error else image for image, error in zip(images, errors, strict=True)],
+        "candidate_embeddings": [[] if error else vectors for vectors, error in zip(texts, errors, strict=True)],
+        "error": errors,
+    }
 
 
 def _cosine(image: np.ndarray | None, text: np.ndarray) -> float | None:

@@ -163,7 +163,8 @@ class MeasureMotion(Step):
 class MeasureConsistency(Step):
     """Measures how alike the frames of clips are, by a scorer's embeddings.
 
-    It reads `image`, the tuple of frames of `ReadClips`. It makes the columns of `measure_consistency`.
+    It reads `image`, the tuple of frames of `ReadClips`. It makes the columns of `measure_consistency`, and `error`
+    where the embedding of a frame is no unit vector.
 
     Args:
         scorer: a model, as `registry.build` takes it or built already.
@@ -177,9 +178,13 @@ class MeasureConsistency(Step):
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns, None where there are no frames."""
-        columns: Batch = {name: [] for name in ("adjacent_mean", "adjacent_min", "first_mean", "first_min")}
+        names = ("adjacent_mean", "adjacent_min", "first_mean", "first_min", "error")
+        columns: Batch = {name: [] for name in names}
         for vectors in embed_clips(self.scorer, batch["image"]):
-            row = {} if vectors is None else measure_consistency(vectors)
+            try:
+                row: dict[str, Any] = {} if vectors is None else measure_consistency(vectors)
+            except ValueError as error:
+                row = {"error": f"{self.scorer.name}: {error}"}
             for name, values in columns.items():
                 values.append(row.get(name))
         return columns
