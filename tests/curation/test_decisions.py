@@ -5,8 +5,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from turingvit_hf.curation.decisions import RULES, Drop, Thresholds, decide, threshold_names
+from turingvit_hf.curation.stages import STAGES
 
 
+# those of clips are measured by the stage motion
+ORDER = ("measure", "motion", "consistency", "judge", "score", "ground")
 GOOD = {
     "width": 640,
     "min_side": 480,
@@ -145,3 +148,12 @@ def test_every_rule_reads_a_threshold_that_exists():
     names = threshold_names()
     assert {f"{rule.section}.{rule.threshold}" for rule in RULES} <= set(names)
     assert "captions.max_words" in names
+
+
+def test_a_row_is_dropped_by_the_first_stage_that_it_fails():
+    """As a run does, which takes it to no later one."""
+    assert list(dict.fromkeys(rule.stage for rule in RULES)) == list(ORDER)
+    assert [name for name in STAGES if name in ORDER] == list(ORDER)
+    bad = GOOD | {"motion": 0.0, "adjacent_min": -0.5, "judge_mean": 0.1}
+    assert decide(bad, Thresholds()).stage == "motion"
+    assert decide(bad | {"motion": 0.05}, Thresholds()).stage == "consistency"

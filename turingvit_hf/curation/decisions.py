@@ -212,11 +212,11 @@ RULES = (
     Rule("measure", "smooth_laplacian", "quality", "min_smooth_laplacian", True, "image is blurred"),
     Rule("measure", "gray_entropy", "quality", "min_gray_entropy", True, "texture is too low"),
     Rule("measure", "edge_width", "quality", "max_edge_width", False, "image is blurred"),
-    Rule("consistency", "adjacent_min", "consistency", "low", True, "frames are inconsistent"),
-    Rule("consistency", "adjacent_mean", "consistency", "high", False, "frames are all alike"),
     Rule("motion", "motion", "motion", "floor", True, "clip hardly moves"),
     Rule("motion", "motion", "motion", "ceiling", False, "clip moves too fast"),
     Rule("motion", "motion_variation", "motion", "variation", False, "motion is uneven"),
+    Rule("consistency", "adjacent_min", "consistency", "low", True, "frames are inconsistent"),
+    Rule("consistency", "adjacent_mean", "consistency", "high", False, "frames are all alike"),
     Rule("judge", "judge_quality", "judge", "quality", True, "judged of low quality"),
     Rule("judge", "judge_relevance", "judge", "relevance", True, "judged irrelevant"),
     Rule("judge", "judge_consistency", "judge", "consistency", True, "judged inconsistent"),
@@ -246,7 +246,7 @@ def decide(values: Mapping[str, Any], thresholds: Thresholds) -> Drop | None:
         _smooth(values, thresholds)
         or _first_failed(values, thresholds, "measure")
         or _duplicate(values, thresholds)
-        or _first_failed(values, thresholds, "consistency", "motion", "judge")
+        or _first_failed(values, thresholds, "motion", "consistency", "judge")
         or _without_candidate(values)
         or _first_failed(values, thresholds, "score", "ground")
     )
