@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.curation.run_cases import make_config, picture, write_bad_rows, write_listing, write_pictures
+from turingvit_hf.curation import exports
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.runs import run
 from turingvit_hf.data.source_recipe import SourceRecipe
@@ -70,6 +71,22 @@ def test_datasets_reads_tars(finished, tmp_path):
     index = pq.read_table(tmp_path / "out" / "index.parquet").to_pylist()
     assert {row["sample_id"] for row in index} == by_id.keys()
     assert {row["tar"] for row in index} == {path.name for path in (tmp_path / "out").glob("*.tar")}
+
+
+def test_the_index_of_tars_is_written_as_it_grows(finished, tmp_path, monkeypatch):
+    run_folder, kept = finished
+    export(run_folder, tmp_path / "one")
+    monkeypatch.setattr(exports, "ROWS_OF_INDEX", 4)
+    held = []
+    made = exports.table_of
+    monkeypatch.setattr(exports, "table_of", lambda rows, schema: held.append(len(rows)) or made(rows, schema))
+    export(run_folder, tmp_path / "many")
+    assert max(held) == 4
+    assert sum(held) == len(kept)
+    first, second = (pq.read_table(tmp_path / name / "index.parquet") for name in ("one", "many"))
+    assert first.equals(second)
+    for path in (tmp_path / "one").glob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
 
 
 def test_datasets_reads_parquet(finished, tmp_path):

@@ -3,16 +3,18 @@
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -46,8 +48,8 @@ LEFT_OUT = (
     "thumbnail",
 )
 PROVENANCE = pa.schema([field for field in SCHEMA if field.name not in LEFT_OUT])
-# in memory at a time while parquet is written
-ROWS_A_GROUP = 100
+# in memory at a time while parquet is written, and of the index of tars, which has no media
+ROWS_A_GROUP, ROWS_OF_INDEX = 100, 1000
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,12 @@ class _Kept:
                             yield kept[row["sample_id"]], *found
                 self.lost += [row["sample_id"] for rows in by_position.values() for row in rows]
 
-    def columns(self) -> pa.Table:
-        """The plain columns of the kept rows, without their media."""
+    def columns(self) -> Iterator[pa.RecordBatch]:
+        """Yield the plain columns of the kept rows, without their media."""
         names = [field.name for field in PROVENANCE if not pa.types.is_nested(field.type)]
-        return pq.read_table(self._run.path / "rows.parquet", columns=names, filters=[("status", "==", KEPT)])
+        with pq.ParquetFile(self._run.path / "rows.parquet") as file:
+            for batch in file.iter_batches(columns=[*names, "status"], use_threads=False):
+                yield batch.filter(pc.equal(batch["status"], KEPT)).select(names)  # pyrefly: ignore[missing-attribute]
 
     def _media(self, row: dict[str, Any], media: bytes | str | None) -> tuple[bytes, str] | None:
         try:
@@ -245,10 +249,25 @@ def _taken(rows: Iterator[Any], number: int) -> Iterator[Any]:
 
 def _write_tars(source: _Kept, folder: Path, rows_per_file: int) -> int:
     names = _named_in_tars(source)
-    index: list[dict[str, Any]] = []
+    schema = pa.schema([*PROVENANCE, pa.field("tar", pa.string())])
+    num_rows = 0
+
+    def groups() -> Iterator[pa.Table]:
+        nonlocal num_rows
+        rows = _into_tars(source, folder, rows_per_file, names)
+        while group := list(itertools.islice(rows, ROWS_OF_INDEX)):
+            num_rows += len(group)
+            yield table_of(group, schema)
+
+    write_tables(folder / "index.parquet", groups(), schema)
+    return num_rows
+
+
+def _into_tars(source: _Kept, folder: Path, rows_per_file: int, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Writes rows into tars, and yields each with the name of its `tar`."""
     open_tars: dict[str, tuple[tarfile.TarFile, str]] = {}
     counts: dict[str, int] = {}
-    with ExitStack() as stack:
+    try:
         for row, encoded, extension in source:
             number, within = divmod(counts.get(extension, 0), rows_per_file)
             counts[extension] = counts.get(extension, 0) + 1
@@ -256,7 +275,7 @@ def _write_tars(source: _Kept, folder: Path, rows_per_file: int) -> int:
                 if extension in open_tars:
                     open_tars[extension][0].close()
                 name = f"{extension}-{number:05d}.tar"
-                open_tars[extension] = (stack.enter_context(tarfile.open(folder / name, "w")), name)
+                open_tars[extension] = (tarfile.open(folder / name, "w"), name)  # noqa: SIM115
             tar, name = open_tars[extension]
             entries = {key: row[key] if row[key] is not None else "" for key in names}
             key = row["sample_id"]
@@ -264,22 +283,26 @@ def _write_tars(source: _Kept, folder: Path, rows_per_file: int) -> int:
             if row["caption"] is not None:  # all rows have one, or none is wanted and none has
                 _add(tar, f"{key}.txt", row["caption"].encode())
             _add(tar, f"{key}.json", json.dumps(entries, ensure_ascii=False).encode())
-            index.append(row | {"tar": name})
-    schema = pa.schema([*PROVENANCE, pa.field("tar", pa.string())])
-    write_tables(folder / "index.parquet", [table_of(index, schema)], schema)
-    return len(index)
+            yield row | {"tar": name}
+    finally:
+        for tar, _ in open_tars.values():
+            tar.close()
 
 
 def _named_in_tars(source: _Kept) -> list[str]:
     """The columns in each sample's JSON: texts that some row has, and numbers that all have. `datasets` takes the
     types of a tar from its first samples, so that a number may not be missing; `index.parquet` has all columns."""
-    columns = source.columns()
-    names = []
-    for name in columns.column_names:
-        num_missing = columns[name].null_count
-        if num_missing == 0 or (pa.types.is_string(columns[name].type) and num_missing < len(columns)):
-            names.append(name)
-    return names
+    missing: Counter[str] = Counter()
+    num_rows = 0
+    for columns in source.columns():
+        num_rows += len(columns)
+        missing.update({name: columns[name].null_count for name in columns.schema.names})
+    fields = [field for field in PROVENANCE if not pa.types.is_nested(field.type)]
+    return [
+        field.name
+        for field in fields
+        if not missing[field.name] or (pa.types.is_string(field.type) and missing[field.name] < num_rows)
+    ]
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
