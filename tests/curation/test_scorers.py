@@ -58,8 +58,8 @@ def test_embeddings_are_unit_vectors_in_float16(scorer):
 def test_embeddings_are_those_of_the_model_itself(scorer):
     model, processor = (kind.from_pretrained(scorer.model) for kind in (AutoModel, AutoProcessor))
     padding = "max_length" if "siglip" in scorer.model else True
-    for index, picture in enumerate(pictures()):
-        inputs = processor.image_processor([picture], return_tensors="pt", input_data_format="channels_last")
+    for index, image in enumerate(pictures()):
+        inputs = processor.image_processor([image], return_tensors="pt", input_data_format="channels_last")
         expected = model.get_image_features(**inputs).pooler_output[0].detach().numpy()
         vector = scorer.embed_images(pictures())[index]
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=TOLERANCE)
