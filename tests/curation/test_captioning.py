@@ -3,6 +3,7 @@
 
 import json
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from datasets import Dataset
 from tests.curation.fault_server import FaultServer
 from turingvit_hf.curation.decisions import CaptionThresholds
 from turingvit_hf.curation.journal import Journal
+from turingvit_hf.curation.models.answers import Answer
 from turingvit_hf.curation.models.captioners import clean_caption
 from turingvit_hf.curation.models.fusers import Fuser, Judge, caption_clips, caption_frames
 from turingvit_hf.curation.models.registry import build
-from turingvit_hf.curation.models.verifiers import merge_verdicts
+from turingvit_hf.curation.models.verifiers import Verifier, merge_verdicts
 from turingvit_hf.curation.prompts import MAX_WORDS, STYLES, Verdict, VideoScores, caption_prompt, prompt_hash
 from turingvit_hf.curation.steps.captions import CaptionStep
 from turingvit_hf.curation.steps.verification import NOT_VERIFIED, VerificationStep
@@ -307,3 +309,30 @@ def test_captions_of_frames_and_clips_are_fused_and_judged(server):
     num_before = len(server.requests)
     assert all(answer.recorded for answer in caption_clips(model, clips, hashes, journal))
     assert len(server.requests) == num_before
+
+
+class PixelReader:
+    """Says what gray its pictures have, and that it is grounded."""
+
+    name = model = "pixels"
+    revision = None
+    parameters: ClassVar[dict] = {}
+
+    def answer(self, questions, done):
+        for index, question in enumerate(questions):
+            grays = [int(image[0, 0, 0]) for image in question.images]
+            verdict = json.dumps({"grounded": min(grays) > 0, "hallucinated_phrases": [], "quality": 3})
+            done(index, Answer(text=verdict if question.schema else f"Gray {grays}", finish_reason="stop"))
+
+
+def test_answers_about_other_frames_of_a_clip_are_not_taken_out_of_the_journal():
+    """As where `caption.num_frames` changes: the second of two frames is another one than the second of four."""
+    frames = [np.full((16, 16, 3), gray, np.uint8) for gray in (0, 50, 100, 150)]
+    journal, model = Journal(), PixelReader()
+    for chosen in (frames, frames[1::2], frames):
+        (answers,) = caption_frames(model, [chosen], ["clip"], journal)
+        assert [answer.text for answer in answers] == [f"Gray [{frame[0, 0, 0]}]" for frame in chosen]
+        (verdict,) = Verifier(model).verify([tuple(chosen)], ["clip"], ["A caption."], journal)
+        assert verdict.value.grounded == (len(chosen) == 2)
+    assert all(answer.recorded for answer in answers)
+    assert verdict.recorded

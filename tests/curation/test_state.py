@@ -2,6 +2,7 @@
 """What lies on disk: journals that survive, tables that are equal or absent, rows of every kind of source."""
 
 import json
+import os
 import tarfile
 
 import datasets
@@ -131,6 +132,22 @@ def test_a_file_beside_a_picture_names_no_other_one(tmp_path):
     found = [(sample["key"], sample["media"], sample["raw_caption"]) for sample in samples]
     expected = {"000.png": "First.", "001.png": "Second."}
     assert found == [(name, str(folder / name), text) for name, text in expected.items()]
+
+
+def test_a_folder_that_cannot_be_listed_loses_no_rows_in_silence(tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    write_pictures(folder / "open", 2)
+    write_pictures(folder / "shut", 2)
+    scan = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"cannot list .*shut: Permission denied"):
+        samples_of(tmp_path, folder)
 
 
 def test_a_list_in_csv_may_have_long_captions_and_is_utf_8(tmp_path):

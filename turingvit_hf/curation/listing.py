@@ -27,7 +27,7 @@ def list_folder(source: SourceConfig, target: Path) -> str | None:
     JSON file beside adds its entries, but for those that would name another file.
 
     Raises:
-        InputError: there is nothing of the wanted kind, or `metadata.csv` cannot be read.
+        InputError: there is nothing of the wanted kind, or `metadata.csv` or a sub-folder cannot be read.
     """
     folder = Path(source.path).expanduser()
     if source.format not in ("auto", "folder") or not folder.is_dir() or (folder / "metadata.jsonl").is_file():
@@ -58,12 +58,17 @@ def _rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
     if (path := folder / "metadata.csv").is_file():
         yield from _rows_of_csv(path)
         return
-    for place, subfolders, names in os.walk(folder):
+    for place, subfolders, names in os.walk(folder, onerror=_refuse):
         subfolders.sort()
         here = Path(place)
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES[kind]:
                 yield {"file_name": str((here / name).relative_to(folder)), **_beside(here / name, folder, kind)}
+
+
+def _refuse(error: OSError) -> None:
+    """Raises for a sub-folder that cannot be listed: its rows would be lost without a word."""
+    raise InputError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
 def _rows_of_csv(path: Path) -> Iterator[dict[str, Any]]:

@@ -42,8 +42,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where the work is done. None of it changes a result, but for how torch rounds: a GPU does so other than a CPU, and
-    a scorer or detector on a CPU may by its number of threads, of which each of several workers has its share.
+    """Where the work is done. None of it changes a result, but for how torch rounds: a GPU does so other than a CPU,
+    and a scorer or detector on a CPU may by its number of threads, of which each of several workers has its share.
 
     Attributes:
         name: `"local"`: processes of this machine; `"ray"`: actors of a Ray cluster.

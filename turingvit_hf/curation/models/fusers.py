@@ -26,7 +26,8 @@ def caption_frames(
     """
     prompt = frame_prompt()
     questions = [
-        Question(prompt, (frame,), f"{clip_hash}#{number}")
+        # of how many is part of it: the second of four is another frame than the second of eight
+        Question(prompt, (frame,), f"{clip_hash}#{number}/{len(frames)}")
         for frames, clip_hash in zip(clips, clip_hashes, strict=True)
         for number, frame in enumerate(frames)
     ]

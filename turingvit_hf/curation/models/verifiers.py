@@ -36,12 +36,13 @@ class Verifier:
             captions: what to check.
             journal: of answered calls.
         """
-        questions = [
-            Question(
-                verification_prompt(caption), image if isinstance(image, tuple) else (image,), image_hash, Verdict
-            )
-            for image, image_hash, caption in zip(images, image_hashes, captions, strict=True)
-        ]
+        questions = []
+        for image, image_hash, caption in zip(images, image_hashes, captions, strict=True):
+            frames = image if isinstance(image, tuple) else (image,)
+            if isinstance(image, tuple) and image_hash is not None:
+                # which frames of a clip they are follows from how many
+                image_hash = f"{image_hash}/{len(frames)}"
+            questions.append(Question(verification_prompt(caption), frames, image_hash, Verdict))
         return ask(self.model, questions, journal)
 
 
