@@ -2,6 +2,7 @@
 """The memory that a plan tells is what a step takes from the allocator, within a tenth."""
 
 import gc
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -39,15 +40,15 @@ def measured(recipe, planned, shape) -> int:
         model.freeze_text()
     if recipe.training.get("activation_checkpointing"):
         model.activation_checkpointing_enable()
+    if recipe.training.get("bf16"):  # around the forward, as accelerate has it
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, fused=True)
     objective = MaskedDistillationObjective() if recipe.stage == "mim" else ContrastiveObjective(recipe.objective)
 
     def step():
-        pack = make_pack(recipe, shape, planned.teacher)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bool(recipe.training.get("bf16"))):
-            loss = objective.total(objective(model, pack))
-        loss.backward()
+        packs = [make_pack(recipe, shape, planned.teacher) for _ in range(recipe.data.packs_per_step)]
+        objective.step(model, packs, backward=lambda loss: loss.backward(), no_sync=nullcontext)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -70,7 +71,10 @@ def measured(recipe, planned, shape) -> int:
         ("tiny/stage2", ["objective.superclass=0", *SMALL_TEXT]),
         ("tiny/stage2", [CHECKPOINTING]),
         ("tiny/stage2", [CHECKPOINTING, *SMALL_TEXT]),
+        ("tiny/stage2", [CHECKPOINTING, "training.bf16=true"]),
         ("tiny/stage2", [CHECKPOINTING, "training.bf16=true", *SMALL_TEXT]),
+        ("tiny/stage2", ["data.packs_per_step=8", CHECKPOINTING, *SMALL_TEXT]),
+        ("tiny/stage1", ["data.packs_per_step=8"]),
         ("tiny/stage3", []),
         ("tiny/stage4", ["data.video_share=1"]),
         ("tiny/stage4", ["data.video_share=1", CHECKPOINTING]),
@@ -100,3 +104,15 @@ def test_what_sharding_divides():
     assert sharded.averages == whole.averages // 4
     assert sharded.activations == whole.activations
     assert whole.averages == whole.weights  # everything is trained, both are float32
+
+
+def test_pixels_of_all_packs_of_a_step_are_there():
+    recipe = load_recipe("18l/stage2")
+    planned, ((shape,), _) = plan_model(recipe), pack_shapes(recipe)
+    one, eight = (
+        plan_memory(recipe, planned.model, shape, setting=Setting(sharding, num_gpus, True, 32768)).pixels
+        for sharding, num_gpus in (("none", 1), ("ddp", 8))
+    )
+    # 448 packs, of one of which there are 16 bits too
+    assert one == 32768 * 768 * (448 * 4 + 2)
+    assert eight == 32768 * 768 * (56 * 4 + 2)

@@ -47,10 +47,10 @@ class MemoryPlan:
         gradients: of what is trained, and DDP's buckets.
         optimizer: its state.
         averages: of the weights, where the recipe keeps some.
-        copies: 16-bit copies of the weights under autocast.
+        copies: 16-bit copies of the weights under autocast, of frozen ones while the forward lasts.
         activations: kept for backward, or of the one layer that is recomputed beside the inputs of all.
         losses: logits in chunks, embeddings of all ranks, gradients of the heads.
-        pixels: of a pack, float32, and what the teacher sees.
+        pixels: of all packs of a step, float32, and of one what the teacher sees.
         teacher: its weights and what its forward holds.
         total: of these, at the time when they are most: without DDP and with one pack a process gradients come as
             activations go.
@@ -103,20 +103,24 @@ def plan_memory(
     scale = setting.tokens_per_pack / shape.num_patches
     parts = 1 / setting.num_gpus if setting.sharding == "fsdp2" else 1.0
     weights = FLOAT32 * num_parameters * parts
-    copies = 0.0
+    copies = frozen_copies = 0.0
     if setting.sharding == "fsdp2":
         weights += _gathered(model) * (HALF if is_half else FLOAT32)
     elif is_half:
-        copies = HALF * num_parameters
+        copies, frozen_copies = HALF * num_trained, HALF * (num_parameters - num_trained)
     gradients = FLOAT32 * num_trained * parts * (2 if setting.sharding == "ddp" else 1)
     optimizer = _optimizer_bytes(recipe) * num_trained * parts
     averages = FLOAT32 * num_trained * parts if recipe.optimizer.ema_decay is not None else 0
     kept, inputs, recomputed = (value * scale for value in activation_bytes(model, shape, recipe, is_half=is_half))
     losses, remaining = loss_bytes(recipe, model, shape, setting=setting)
-    # with checkpointing nothing is computed again before the losses are done with all but the gradient of their head
+    # with checkpointing nothing is computed again before the losses are done with all but their head and its gradient
     moments = [(inputs, losses), (recomputed, remaining)] if setting.checkpointing else [(kept, losses)]
     activations, losses = max(moments, key=sum)
-    pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (FLOAT32 + (HALF if is_half else 0))
+    # those of what is frozen end with the forward, before there are losses
+    copies += max(0.0, (inputs if setting.checkpointing else kept) + frozen_copies - activations - losses)
+    packs = -(-recipe.data.packs_per_step // setting.num_gpus)
+    # Trainer brings all packs of a step to the device together
+    pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (packs * FLOAT32 + (HALF if is_half else 0))
     teacher_bytes = 0.0
     if teacher is not None and recipe.teacher is not None:
         pixels += shape.num_images * scale * 3 * teacher.size**2 * FLOAT32
@@ -125,9 +129,8 @@ def plan_memory(
         teacher_bytes = value * teacher.num_parameters + features
         # runs before the student's forward, so that its activations and the student's are never there together
         activations = max(activations, shape.num_images * scale * teacher.activation_values * value)
-    packs = -(-recipe.data.packs_per_step // setting.num_gpus)
     transient = activations + losses
-    moving = transient + gradients if setting.sharding == "ddp" or packs > 1 else max(transient, gradients)
+    moving = transient + gradients if _keeps_gradients(recipe, setting) else max(transient, gradients)
     total = weights + copies + optimizer + averages + pixels + teacher_bytes + moving
     values = (weights, gradients, optimizer, averages, copies, activations, losses, pixels, teacher_bytes, total)
     return MemoryPlan(*(int(value) for value in values))
@@ -228,13 +231,19 @@ def loss_bytes(recipe: StageRecipe, model: nn.Module, shape: PackShape, *, setti
     # embeddings and their gradients; logits, their sigmoid and their gradient
     remaining = FLOAT32 * 2 * width * (own + step)
     total = remaining + FLOAT32 * 3 * tile
-    if model.superclass_head is not None and shape.kind == "image":
+    if model.superclass_head is not None:
         num_classes, hidden = model.superclass_head.weight.shape
-        chunk = min(recipe.objective.chunk_size, int(images) or 1)
-        # the head's copy and its gradient; logits and their gradient
+        chunk = min(recipe.objective.chunk_size, int(images) or 1) if shape.kind == "image" else 0
+        # the head's copy and its gradient, which clips give it too, of zeros; logits and their gradient
         total += FLOAT32 * (2 * num_classes * hidden + 2 * chunk * num_classes)
-        remaining += FLOAT32 * num_classes * hidden
+        # the gradient may have its place among those of all parameters
+        remaining += FLOAT32 * num_classes * hidden * (1 if _keeps_gradients(recipe, setting) else 2)
     return total, remaining
+
+
+def _keeps_gradients(recipe: StageRecipe, setting: Setting) -> bool:
+    """Whether gradients of all parameters are there during a backward pass: DDP's buckets, or earlier packs' sums."""
+    return setting.sharding == "ddp" or recipe.data.packs_per_step > setting.num_gpus
 
 
 def parameters_by_part(model: nn.Module) -> Mapping[str, int]:
