@@ -233,6 +233,22 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
         samples_of(tmp_path, tmp_path / "none.parquet")
 
 
+@pytest.mark.parametrize("option", ["caption_columns", "license_column", "opt_out_column", "key_column"])
+def test_a_column_that_no_row_has_is_named(tmp_path, option):
+    folder = tmp_path / "pictures"
+    rows = write_pictures(folder, 120)
+    rows[110]["noai"] = True  # one that a single row has, late, is there
+    write_listing(folder, rows)
+    values = ["wrong"] if option == "caption_columns" else "wrong"
+    with pytest.raises(InputError, match=rf"has no column 'wrong' \({option}\): it has \['caption', .*'noai'\]"):
+        samples_of(tmp_path, folder, **{option: values})
+    samples, _, _ = samples_of(tmp_path, folder, opt_out_column="noai")
+    assert [number for number, sample in enumerate(samples) if sample["opt_out"]] == [110]
+    pq.write_table(pa.table({"image": [b"x"], "text": ["A kite."]}), tmp_path / "data.parquet")
+    with pytest.raises(InputError, match=rf"has no column 'wrong' \({option}\): it has \['image', 'text'\]"):
+        samples_of(tmp_path, tmp_path / "data.parquet", **{option: values})
+
+
 def test_a_source_that_lost_rows_since_the_run_began_is_named(tmp_path):
     folder = tmp_path / "pictures"
     rows = write_pictures(folder, 6)

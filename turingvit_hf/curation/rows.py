@@ -16,6 +16,7 @@ from turingvit_hf.curation.config import SourceConfig
 from turingvit_hf.curation.text import is_visible, well_formed
 from turingvit_hf.data.columns import CAPTION_COLUMNS
 from turingvit_hf.data.media import find_media
+from turingvit_hf.data.parquet_stream import ParquetStream
 from turingvit_hf.data.rows import JsonLinesRows, Rows, ShapesPicture, ShapesRows
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import MEDIA_COLUMNS, open_source
@@ -148,17 +149,35 @@ def key_digests(source: SourceConfig, listing: str | None) -> np.ndarray:
     """Return 64-bit digests of the keys of a source's rows, in their order; of rows by index, else none.
 
     Keys of a stream's shards differ by the number of the shard.
+
+    Raises:
+        InputError: no row has a column that the source names, as far as that is known without reading a tar.
     """
     opened = open_curated(source, listing)
+    if isinstance(opened.rows, ParquetStream):
+        _check_columns(source, opened.rows.columns)
     if isinstance(opened.rows, RowStream | ShapesRows):
         return np.zeros(0, np.uint64)
     digests = np.empty(len(opened.rows), np.uint64)
+    columns: set[str] = set()
     for number, row in _numbered(opened.rows, 0, 0, None, None):
         key = str(number)
         if not isinstance(row, BadRowError):
+            columns.update(row)
             key = _key(row, source, opened.root, _path_of(row, opened)[1], number=key, unit=None)
         digests[number] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    _check_columns(source, columns)
     return digests
+
+
+def _check_columns(source: SourceConfig, columns: Collection[str]) -> None:
+    """Raises an `InputError` for a column that is not there: its captions, or who opted out, would be overlooked."""
+    named = {"caption_columns": source.caption_columns}
+    named |= {name: (getattr(source, name),) for name in ("license_column", "opt_out_column", "key_column")}
+    for option, names in named.items():
+        for name in names:
+            if name is not None and name not in columns:
+                raise InputError(f"{source.path!r} has no column {name!r} ({option}): it has {sorted(columns)}")
 
 
 def repeated(digests: np.ndarray) -> np.ndarray:
