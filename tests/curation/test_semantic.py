@@ -61,3 +61,10 @@ def test_a_row_that_is_dropped_by_its_score_takes_no_other_with_it():
     assert found == [None] * 3
     found = semantic_duplicates(vectors, scores, ["a", "b", "c"], thresholds_of(0.99), seed=0)
     assert [duplicate and duplicate.of for duplicate in found] == [None, "a", None]
+
+
+def test_an_alignment_of_nought_is_one():
+    vectors = np.tile(np.array([1.0, 0.0], np.float16), (2, 1))
+    scores = [BestScores(0.9, 0.0), BestScores(0.5, 0.3)]
+    found = semantic_duplicates(vectors, scores, ["a", "b"], thresholds_of(0.99, min_alignment=0.0), seed=0)
+    assert [duplicate and duplicate.of for duplicate in found] == [None, "a"]

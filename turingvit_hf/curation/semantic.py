@@ -38,7 +38,8 @@ def semantic_duplicates(
     if similarity is None or not len(sample_ids):
         return [None] * len(sample_ids)
     takes_part = [
-        scores.overall is not None and (least is None or (scores.alignment or -1.0) >= least) for scores in best
+        scores.overall is not None and (least is None or (scores.alignment is not None and scores.alignment >= least))
+        for scores in best
     ]
     overall = [scores.overall if scores.overall is not None else -np.inf for scores in best]
     return find_semantic_duplicates(
