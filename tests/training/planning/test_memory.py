@@ -15,6 +15,7 @@ from turingvit_hf.training.recipes import load_recipe
 
 
 SMALL_TEXT = ["text.encoder=small", "text.frozen=false"]
+SEVERAL = ["data.packs_per_step=4", "data.tokens_per_pack=512"]
 CHECKPOINTING = "training.activation_checkpointing=true"
 
 
@@ -73,8 +74,8 @@ def measured(recipe, planned, shape) -> int:
         ("tiny/stage2", [CHECKPOINTING, *SMALL_TEXT]),
         ("tiny/stage2", [CHECKPOINTING, "training.bf16=true"]),
         ("tiny/stage2", [CHECKPOINTING, "training.bf16=true", *SMALL_TEXT]),
-        ("tiny/stage2", ["data.packs_per_step=8", CHECKPOINTING, *SMALL_TEXT]),
-        ("tiny/stage1", ["data.packs_per_step=8"]),
+        ("tiny/stage2", [*SEVERAL, CHECKPOINTING, *SMALL_TEXT]),
+        ("tiny/stage1", SEVERAL),
         ("tiny/stage3", []),
         ("tiny/stage4", ["data.video_share=1"]),
         ("tiny/stage4", ["data.video_share=1", CHECKPOINTING]),
