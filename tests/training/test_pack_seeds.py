@@ -6,9 +6,10 @@ import torch
 
 from tests.training.objective_cases import MAKE_PACK, assert_same_step, make_dual_encoder, make_masked_model, run_step
 from turingvit_hf.training import pack_seeds
-from turingvit_hf.training.objective import model_inputs, outputs_of
+from turingvit_hf.training.objective import outputs_of
 from turingvit_hf.training.objectives import ContrastiveObjective, MaskedDistillationObjective
 from turingvit_hf.training.pack_seeds import seeded, with_seeds
+from turingvit_hf.training.packs import model_inputs
 
 
 def packs_of(kind, num_packs=3, **place):

@@ -9,25 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from turingvit_hf.training.pack_seeds import MODEL_SEED, seeded
+from turingvit_hf.training.pack_seeds import seeded
+from turingvit_hf.training.packs import Pack, arrived, model_inputs
 
 
-Pack = Mapping[str, Any]
 Losses = dict[str, Tensor]
-
-# what a pack holds for objectives, teachers and the training loop
-NOT_FOR_MODELS = frozenset(
-    {
-        "kind",
-        MODEL_SEED,
-        "reader_state",
-        "sample_keys",
-        "superclass_ids",
-        "teacher_features",
-        "teacher_image_grid_thw",
-        "teacher_pixel_values",
-    }
-)
 
 
 class Objective(ABC):
@@ -63,7 +49,8 @@ class Objective(ABC):
 
         Args:
             model: as it was prepared for training, wrapped or not.
-            packs: at least one, on the model's device, of one kind.
+            packs: at least one, of one kind, on the model's device but for their pixels, which are brought there for
+                their pack's turn.
             backward: `accelerator.backward` or the like.
             no_sync: makes a context in which gradients are not averaged over ranks; used for all packs but the last.
 
@@ -96,11 +83,6 @@ class Objective(ABC):
             raise ValueError(f"{type(self).__name__} has no state, got one with {sorted(state)}")
 
 
-def model_inputs(pack: Pack) -> dict[str, Any]:
-    """What a model takes of a pack."""
-    return {name: value for name, value in pack.items() if name not in NOT_FOR_MODELS}
-
-
 def outputs_of(model: nn.Module, pack: Pack, **options: Any) -> Any:
     """What a model makes of a pack, with the random numbers of the pack's seed where it has one."""
     with seeded(pack):
@@ -116,11 +98,11 @@ def check_any(packs: Sequence[Pack]) -> None:
 def with_contexts(
     packs: Sequence[Pack], no_sync: Callable[[], AbstractContextManager]
 ) -> Iterator[tuple[Pack, AbstractContextManager]]:
-    """Each pack with the context for its forward and backward.
+    """Each pack, its pixels on the model's device, with the context for its forward and backward.
 
     Raises:
         ValueError: there is no pack.
     """
     check_any(packs)
     for number, pack in enumerate(packs):
-        yield pack, nullcontext() if number == len(packs) - 1 else no_sync()
+        yield arrived(pack), nullcontext() if number == len(packs) - 1 else no_sync()

@@ -16,7 +16,8 @@ from turingvit_hf.training.arguments import ObjectiveRecipe
 from turingvit_hf.training.distributed import gather_with_grad, sum_over_ranks, world_size
 from turingvit_hf.training.gradient_cache import RandomState
 from turingvit_hf.training.losses import chunked_siglip_loss, masked_cosine_loss, superclass_loss
-from turingvit_hf.training.objective import Losses, Objective, Pack, check_any, outputs_of, with_contexts
+from turingvit_hf.training.objective import Losses, Objective, check_any, outputs_of, with_contexts
+from turingvit_hf.training.packs import Pack, arrived, device_of
 from turingvit_hf.training.superclass import OnlineIDF, count_classes, num_labeled, unique_classes
 from turingvit_hf.training.teachers import Teacher
 
@@ -180,9 +181,9 @@ class ContrastiveObjective(Objective):
         """The step over several packs, each embedded twice."""
         states, embedded = [], []
         for pack in packs:
-            states.append(RandomState(pack["pixel_values"].device))
+            states.append(RandomState(device_of(pack)))
             with torch.no_grad():
-                outputs = _embed(model, pack)
+                outputs = _embed(model, arrived(pack))
             embedded.append((outputs.image_embeds, outputs.text_embeds))
         # inside of a caller's autocast, older releases reuse the casts of weights of passes without a graph:
         # https://github.com/pytorch/pytorch/pull/165068

@@ -14,9 +14,7 @@ import torch
 from turingvit_hf.data.draws import seed_of
 from turingvit_hf.training.distributed import rank
 from turingvit_hf.training.gradient_cache import generators_kept
-
-
-MODEL_SEED = "model_seed"
+from turingvit_hf.training.packs import MODEL_SEED, device_of
 
 
 def with_seeds(packs: Sequence[Mapping[str, Any]], *, seed: int, step: int) -> list[dict[str, Any]]:
@@ -37,6 +35,6 @@ def seeded(pack: Mapping[str, Any]) -> Iterator[None]:
     if MODEL_SEED not in pack:
         yield
         return
-    with generators_kept(pack["pixel_values"].device):
+    with generators_kept(device_of(pack)):
         torch.manual_seed(pack[MODEL_SEED])
         yield

@@ -39,6 +39,7 @@ from turingvit_hf.training.loop.step_source import StepSource, WaitedFor
 from turingvit_hf.training.loop.whole_checkpoints import WholeCheckpointsTrainer
 from turingvit_hf.training.objective import Objective
 from turingvit_hf.training.pack_seeds import with_seeds
+from turingvit_hf.training.packs import PIXELS
 
 
 class TuringViTTrainer(WholeCheckpointsTrainer):
@@ -181,10 +182,9 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
         model.train()
         self.optimizer.train()  # of optimizers that know modes, such as schedule-free ones
         self.throughput.add(inputs.get("packs", [inputs]), self.floating_point_ops(inputs))
-        prepared: Mapping[str, Any] = self._prepare_inputs(inputs)
-        packs = prepared.get("packs", [prepared])
-        if "kind" in prepared:
-            packs = [{**pack, "kind": prepared["kind"]} for pack in packs]
+        packs = self._prepare_packs(inputs.get("packs", [inputs]))
+        if "kind" in inputs:
+            packs = [{**pack, "kind": inputs["kind"]} for pack in packs]
         if self.step_loader is not None:
             packs = with_seeds(packs, seed=self.args.seed, step=self.state.global_step)
         share = self.current_gradient_accumulation_steps
@@ -198,6 +198,13 @@ class TuringViTTrainer(WholeCheckpointsTrainer):
         total = self.loss_of.total({name: loss.float() for name, loss in losses.items()}).detach()
         self.step_logs.add(losses, total, share=share)
         return self.guard.see_loss(total) / share
+
+    def _prepare_packs(self, packs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The packs on the model's device, but for their pixels, which would fill it where a step has many packs."""
+        others = [{name: value for name, value in pack.items() if name not in PIXELS} for pack in packs]
+        pixels = [{name: pack[name] for name in PIXELS if name in pack} for pack in packs]
+        prepared: Mapping[str, Any] = self._prepare_inputs({"packs": others})
+        return [{**pack, **waiting} for pack, waiting in zip(prepared["packs"], pixels, strict=True)]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
         """The operations of forward and backward that the packs of a step need; see `TrainingFlops`."""

@@ -14,7 +14,8 @@ from turingvit_hf.evaluation.retrieval import retrieval_metrics
 from turingvit_hf.evaluation.zero_shot import class_embeddings, zero_shot_metrics
 from turingvit_hf.training.distributed import gather_objects, rank, world_size
 from turingvit_hf.training.loop.sharding import called_as_forward
-from turingvit_hf.training.objective import Objective, Pack, model_inputs
+from turingvit_hf.training.objective import Objective
+from turingvit_hf.training.packs import Pack, model_inputs
 
 
 class Evaluation(Protocol):

@@ -50,7 +50,7 @@ class MemoryPlan:
         copies: 16-bit copies of the weights under autocast, of frozen ones while the forward lasts.
         activations: kept for backward, or of the one layer that is recomputed beside the inputs of all.
         losses: logits in chunks, embeddings of all ranks, gradients of the heads.
-        pixels: of all packs of a step, float32, and of one what the teacher sees.
+        pixels: of a pack, float32, and what the teacher sees.
         teacher: its weights and what its forward holds.
         total: of these, at the time when they are most: without DDP and with one pack a process gradients come as
             activations go.
@@ -118,9 +118,8 @@ def plan_memory(
     activations, losses = max(moments, key=sum)
     # those of what is frozen end with the forward, before there are losses
     copies += max(0.0, (inputs if setting.checkpointing else kept) + frozen_copies - activations - losses)
-    packs = -(-recipe.data.packs_per_step // setting.num_gpus)
-    # Trainer brings all packs of a step to the device together
-    pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (packs * FLOAT32 + (HALF if is_half else 0))
+    # each pack's come for its turn
+    pixels = setting.tokens_per_pack * _config_of(model).patch_dim * (FLOAT32 + (HALF if is_half else 0))
     teacher_bytes = 0.0
     if teacher is not None and recipe.teacher is not None:
         pixels += shape.num_images * scale * 3 * teacher.size**2 * FLOAT32
