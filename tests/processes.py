@@ -20,28 +20,39 @@ LAST_WORDS = 10
 
 
 def run_command(
-    command: Sequence[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = PATIENCE
+    command: Sequence[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """What a command printed and its exit status.
+    """What a command printed and its exit status, which it has in good time or the test fails; see `result_of`."""
+    return result_of(start_command(command, cwd=cwd, env=env))
+
+
+def start_command(
+    command: Sequence[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """A command that runs, with nothing to read and its output in pipes."""
+    environment = (os.environ if env is None else env) | {"PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)
+
+
+def result_of(process: subprocess.Popen[str], *, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """What a command printed and its exit status, once it has ended.
 
     After `timeout` seconds all processes that it started end as well, and the test fails with the stack of each. That
     is where `subprocess.run` waits on: it kills only the process it started, and a launcher's ranks hold the pipes.
     """
-    environment = (os.environ if env is None else env) | {"PYTHONFAULTHANDLER": "1"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes) as process:
+    with process:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             end([process.pid])
             out, err = process.communicate()
-            pytest.fail(
-                f"{' '.join(map(str, command))} had not ended after {timeout} s:\n{out[-5000:]}\n{err[-20_000:]}"
-            )
+            what = " ".join(map(str, process.args))
+            pytest.fail(f"{what} had not ended after {timeout} s:\n{out[-5000:]}\n{err[-20_000:]}")
         except BaseException:
             end([process.pid])
             raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def launch(arguments: Sequence[str | Path], *, num_ranks: int = 2) -> subprocess.CompletedProcess[str]:

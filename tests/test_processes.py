@@ -4,11 +4,12 @@
 import subprocess
 import sys
 import textwrap
+import time
 
 import psutil
 import pytest
 
-from tests.processes import end, run_command
+from tests.processes import end, result_of, run_command, start_command
 
 
 # a launcher that waits for a rank, which has a session of its own and holds the pipes of the launcher
@@ -16,15 +17,16 @@ LAUNCHER = """
     import os, sys, time
 
     def wait_for_the_other_rank():
+        print("begun", flush=True)
+        with open(sys.argv[1] + ".part", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(file.name, sys.argv[1])
         time.sleep(1000)
 
     rank = os.fork()
     if rank:
         os.waitpid(rank, 0)
     os.setsid()
-    with open(sys.argv[1], "w") as file:
-        file.write(str(os.getpid()))
-    print("begun", flush=True)
     wait_for_the_other_rank()
 """
 
@@ -38,8 +40,12 @@ def test_a_command_is_what_it_printed():
 def test_a_command_that_hangs_fails_with_the_stacks_of_its_processes_and_leaves_none(tmp_path):
     script, number = tmp_path / "launcher.py", tmp_path / "number"
     script.write_text(textwrap.dedent(LAUNCHER))
-    with pytest.raises(pytest.fail.Exception, match="had not ended after 15 s") as failure:
-        run_command([sys.executable, "-S", script, number], timeout=15)
+    process = start_command([sys.executable, script, number])
+    while not number.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(pytest.fail.Exception, match=r"had not ended after 0\.1 s") as failure:
+        result_of(process, timeout=0.1)
     assert "begun" in str(failure.value)
     assert "in wait_for_the_other_rank" in str(failure.value)
     assert not psutil.pid_exists(int(number.read_text()))
