@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,10 +75,26 @@ def end(numbers: Sequence[int]) -> None:
             family += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
-    for number in (signal.SIGABRT, signal.SIGKILL):
-        for process in family:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
-        _, family = psutil.wait_procs(family, timeout=LAST_WORDS)
+    for process in family:
+        # one after the other, since they write into one pipe, and a launcher before it could end its ranks
+        _signal(process, signal.SIGABRT)
+        deadline = time.monotonic() + LAST_WORDS
+        while _is_alive(process) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    for process in family:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(family, timeout=LAST_WORDS)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
