@@ -275,6 +275,7 @@ def _into_tars(source: _Kept, folder: Path, rows_per_file: int, names: list[str]
                 if extension in open_tars:
                     open_tars[extension][0].close()
                 name = f"{extension}-{number:05d}.tar"
+                # closed above or in the end; a stack of contexts would keep the members of every tar in memory
                 open_tars[extension] = (tarfile.open(folder / name, "w"), name)  # noqa: SIM115
             tar, name = open_tars[extension]
             entries = {key: row[key] if row[key] is not None else "" for key in names}
