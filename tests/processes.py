@@ -59,8 +59,9 @@ def result_of(process: subprocess.Popen[str], *, timeout: float = PATIENCE) -> s
 def launch(arguments: Sequence[str | Path], *, num_ranks: int = 2) -> subprocess.CompletedProcess[str]:
     """`run_command` for torchrun, with a script or `-m` and a module, and one thread a rank.
 
-    The ranks meet on this machine's loopback: what its own name leads to does not matter. They print into one pipe, and
-    unbuffered: words of one may stand in the middle of another's line, so what each found belongs in a file of its own.
+    The ranks meet on this machine's loopback: what its own name leads to does not matter. They print into one pipe,
+    unbuffered, so that words of one may stand in the middle of another's line: what each of them found belongs into a
+    file of its own.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

@@ -200,6 +200,22 @@ def test_a_picture_that_was_replaced_is_not_exported_with_the_caption_of_the_old
     assert "002.png" not in pq.read_table(tmp_path / "curated/00000.parquet", columns=["key"]).column(0).to_pylist()
 
 
+def test_a_picture_that_is_replaced_between_two_stages_is_an_error_until_it_is_measured_anew(folder, tmp_path):
+    log, out = tmp_path / "asked", tmp_path / "out"
+    run(make_config(folder), out)
+    picture(77).save(folder / "002.png")
+    captioned = make_config(folder, log=log)
+    assert run(captioned, out, force=True).num_errors == 1
+    (row,) = [row for row in RunFolder(out).iterate_rows() if row["key"] == "002.png"]
+    assert row["errors"] == {
+        "caption": "its file has changed since it was measured; run with --from-stage measure takes it as it is now"
+    }
+    assert (row["width"], row["height"]) == (96, 96)
+    assert run(captioned, out, from_stage="measure").num_errors == 0
+    run(make_config(folder, log=tmp_path / "fresh-log"), tmp_path / "fresh")
+    assert stored(out) == stored(tmp_path / "fresh")
+
+
 def test_an_export_is_of_the_config_that_the_folder_has(folder, tmp_path):
     out = tmp_path / "out"
     run(make_config(folder), out)

@@ -16,18 +16,18 @@ from turingvit_hf.curation.steps import videos
 def cut_again(monkeypatch):
     """Names of the videos that were cut, in order; reading `away.mp4` fails until `away` is cleared."""
     seen, away = [], ["away.mp4"]
-    read, find = videos.read_media, videos.find_shots
+    hash_of, find = videos.media_hash, videos.find_shots
 
-    def read_media(media):
+    def media_hash(media):
         if any(str(media).endswith(name) for name in away):
             raise OSError(5, "Input/output error")
-        return read(media)
+        return hash_of(media)
 
     def find_shots(media, **options):
         seen.append(str(media).rpartition("/")[2])
         return find(media, **options)
 
-    monkeypatch.setattr(videos, "read_media", read_media)
+    monkeypatch.setattr(videos, "media_hash", media_hash)
     monkeypatch.setattr(videos, "find_shots", find_shots)
     return seen, away
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What lies on disk: journals that survive, tables that are equal or absent, rows of every kind of source."""
 
+import hashlib
 import json
 import os
 import tarfile
@@ -15,7 +16,7 @@ from turingvit_hf.curation.beginning import begin
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.journal import Journal, call_key
 from turingvit_hf.curation.rows import forget_sources, read_samples, sample_id
-from turingvit_hf.curation.runs import run
+from turingvit_hf.curation.runs import run, status
 from turingvit_hf.curation.shards import list_shards
 from turingvit_hf.curation.tables import table_of, write_table, written_file
 from turingvit_hf.errors import InputError
@@ -271,6 +272,22 @@ def test_pictures_of_an_earlier_run_are_known(tmp_path):
     config = make_config(folder, deduplicate={"against": [str(tmp_path / "first")]}, **off)
     outcomes = run(config, tmp_path / "second")
     assert (outcomes.num_kept, outcomes.num_dropped) == (2, 4)
+
+
+def test_a_list_of_known_pictures_that_changed_is_read_again(tmp_path):
+    folder, known = tmp_path / "pictures", tmp_path / "known.parquet"
+    write_listing(folder, write_pictures(folder, 6))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.png"))]
+    off = {"embed": {"enabled": False}, "score": {"enabled": False}}
+    config = make_config(folder, deduplicate={"against": [str(known)]}, **off)
+    pq.write_table(pa.table({"sha256": digests[:4]}), known)
+    assert run(config, tmp_path / "run").num_kept == 2
+    pq.write_table(pa.table({"sha256": digests[:1]}), known)
+    assert not status(tmp_path / "run")["is_finished"]
+    assert run(config, tmp_path / "run").num_kept == 5
+    known.unlink()
+    assert status(tmp_path / "run")["is_finished"]
+    assert run(config, tmp_path / "run").num_kept == 5
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from turingvit_hf.curation.picture_hashes import WIDTHS, PictureHashes
 from turingvit_hf.curation.stages import STAGES, enabled_stages
 from turingvit_hf.curation.state import RunFolder
 from turingvit_hf.curation.stored import live_rows
-from turingvit_hf.curation.tables import read_rows
+from turingvit_hf.curation.tables import file_state, read_rows
 from turingvit_hf.errors import InputError
 
 
 def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict[str, Any]]:
-    """Return the rows of each shard with `dup_of`, `dup_kind` and `dup_distance`, and how many pictures were known.
+    """Return the rows of each shard with `dup_of`, `dup_kind` and `dup_distance`, and `known` and `known_files`: how
+    many pictures were known, and the state of the files that list them.
 
     Of duplicates the largest picture is kept, then the sharpest, then the first by sample id: no model has seen them
     yet, and none shall be asked about every copy. What is better said of a copy is not lost: rows that are kept have
@@ -42,6 +43,7 @@ def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict
     pictures = PictureHashes.of_rows(rows_to_hash())
     ids = pictures.sample_ids
     section = run.config.deduplicate
+    known_files = {str(file): file_state(file) for file in map(_list_in, section.against)}
     known = _known(section.against)
     order = preference(pixels, sharpness, ids)
     found = find_duplicates(
@@ -65,7 +67,8 @@ def duplicate_rows(run: RunFolder) -> tuple[Iterator[list[dict[str, Any]]], dict
             ]
             start += count
 
-    return rows_of_shards(), {"known": len(known.sample_ids) if known is not None else 0}
+    facts = {"known": len(known.sample_ids) if known is not None else 0, "known_files": known_files}
+    return rows_of_shards(), facts
 
 
 def duplicate_columns(duplicate: Duplicate | None) -> dict[str, Any]:
@@ -116,11 +119,10 @@ def _known(places: tuple[str, ...]) -> PictureHashes | None:
     """
     found = []
     for place in places:
-        path = Path(place).expanduser()
-        file = path / "rows.parquet" if path.is_dir() else path
+        file = _list_in(place)
         try:
             names = pq.read_schema(file).names
-            found.append(PictureHashes.of_rows(_listed(path.name, file, names)))
+            found.append(PictureHashes.of_rows(_listed(Path(place).name, file, names)))
         except (OSError, ValueError) as error:
             raise InputError(f"deduplicate.against: cannot read {file}: {error}") from error
         if "sha256" not in names and "phash" not in names:
@@ -129,6 +131,12 @@ def _known(places: tuple[str, ...]) -> PictureHashes | None:
         return None
     ids = [sample_id for pictures in found for sample_id in pictures.sample_ids]
     return PictureHashes(ids, np.concatenate([pictures.records for pictures in found]))
+
+
+def _list_in(place: str) -> Path:
+    """The file of a list, or of an earlier run's rows."""
+    path = Path(place).expanduser()
+    return path / "rows.parquet" if path.is_dir() else path
 
 
 def _listed(name: str, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

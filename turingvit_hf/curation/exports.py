@@ -1,7 +1,6 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Kept rows with their media, as parquet or as webdataset tars that pretraining and `datasets` read as they are."""
 
-import hashlib
 import io
 import itertools
 import json
@@ -21,7 +20,8 @@ from PIL import Image
 from turingvit_hf.curation.outcomes import KEPT, SCHEMA
 from turingvit_hf.curation.rows import check_sample, read_samples
 from turingvit_hf.curation.state import RunFolder, source_name
-from turingvit_hf.curation.steps.decode import read_media
+from turingvit_hf.curation.steps.decode import media_hash, read_media
+from turingvit_hf.curation.steps.videos import is_chunk_of
 from turingvit_hf.curation.tables import table_of, write_json, write_tables
 from turingvit_hf.curation.video.clips import encode_chunk
 from turingvit_hf.curation.video.shots import Chunk
@@ -184,17 +184,20 @@ def media_of(row: dict[str, Any], media: bytes | str, kind: str) -> tuple[bytes,
 
     Raises:
         OSError: the file cannot be read.
-        BadRowError: it is no image any more, or another one than was measured.
+        BadRowError: it is no image any more, or another one than was measured; or another video than was cut.
+        ClipError: it is no video any more.
     """
     if kind == "video" and row.get("first_frame") is not None:
+        if not is_chunk_of(media, row["first_frame"], row["num_frames"], row["sha256"]):
+            raise BadRowError("video has changed")
         chunk = Chunk(row["first_frame"], row["num_frames"], row["fps"], row["shot"])
         return encode_chunk(media, chunk), "mp4"
+    encoded = read_media(media)
+    if media_hash(encoded) != row["sha256"]:
+        raise BadRowError(f"{kind} has changed")
     if kind == "video":
         suffix = Path(media).suffix if isinstance(media, str) else ""
-        return read_media(media), suffix.lstrip(".").lower() or "mp4"
-    encoded = read_media(media)
-    if hashlib.sha256(encoded).hexdigest() != row["sha256"]:
-        raise BadRowError("image has changed")
+        return encoded, suffix.lstrip(".").lower() or "mp4"
     with Image.open(io.BytesIO(encoded)) as picture:
         extension = EXTENSIONS.get(picture.format or "")
     if extension is not None:

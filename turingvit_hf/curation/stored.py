@@ -13,7 +13,15 @@ import pyarrow as pa
 from turingvit_hf.curation.decisions import decide
 from turingvit_hf.curation.stages import Stage, enabled_stages
 from turingvit_hf.curation.state import RunFolder
-from turingvit_hf.curation.tables import digest_of, file_digest, metadata_of, read_rows, table_of, write_table
+from turingvit_hf.curation.tables import (
+    digest_of,
+    file_digest,
+    file_state,
+    metadata_of,
+    read_rows,
+    table_of,
+    write_table,
+)
 
 
 # columns that every stage stores about its own work
@@ -21,13 +29,15 @@ KEPT_ABOUT = ("error", "attempts", "input_digest")
 
 
 def is_current(run: RunFolder, stage: Stage, shard: int | None) -> bool:
-    """Return whether what is stored of a stage is what the run's config and the stages before it give."""
+    """Return whether what is stored of a stage is what the run's config, the stages before it and the lists of known
+    pictures give. A list that is gone by now is taken to be as it was."""
     manifest = run.manifest(stage.name, shard)
     return (
         manifest is not None
         and manifest["stage_hash"] == stage.hash(run.config)
         and manifest["decisions_hash"] == stage.decisions_hash(run.config)
         and manifest["input_hash"] == input_hash(run, stage, shard)
+        and all(file_state(file) in (None, was) for file, was in manifest["facts"].get("known_files", {}).items())
     )
 
 

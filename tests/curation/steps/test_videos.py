@@ -108,6 +108,18 @@ def test_a_file_that_went_away_is_an_error_of_its_row(clips, tmp_path):
         assert errors[1] is None
 
 
+def test_clips_of_a_video_that_was_replaced_are_errors(clips, tmp_path):
+    video = tmp_path / "pan.mp4"
+    video.write_bytes(clips["media"][0])
+    batch = clips | {"media": [str(video), clips["media"][1]]}
+    for step in (ReadClips(), MeasureMotion()):
+        assert step(batch)["error"] == [None, None]
+    video.write_bytes(encode(pan(4, 40, 2)))
+    for step in (ReadClips(), MeasureMotion()):
+        assert [bool(error) for error in step(batch)["error"]] == [True, False]
+        assert "run with --from-stage cut" in step(batch)["error"][0]
+
+
 def test_small_frames_have_no_motion():
     video = encode([frame[:8, :64].copy() for frame in pan(0, 30, 1)])
     found = MeasureMotion()({"media": [video], "first_frame": [0], "num_frames": [30], "fps": [24.0]})

@@ -3,6 +3,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from turingvit_hf.curation.models.registry import build
 from turingvit_hf.curation.models.scorers import Scorer
 from turingvit_hf.curation.steps.base import Batch, Step
-from turingvit_hf.curation.steps.decode import read_media
+from turingvit_hf.curation.steps.decode import changed_text, media_hash
 from turingvit_hf.curation.video.motion import MIN_SIDE, measure_consistency, measure_motion, motion_frame_indices
-from turingvit_hf.curation.video.shots import Chunk, cut_into_chunks, find_shots, read_rate
+from turingvit_hf.curation.video.shots import cut_into_chunks, find_shots, read_rate
 from turingvit_hf.processing.geometry import uniform_frame_indices
 from turingvit_hf.processing.video_files import ClipError, read_frames
 
@@ -59,7 +60,7 @@ class CutVideos(Step):
         if media is None:
             return {"fault": "row has no video"}
         try:
-            found: dict[str, Any] = {"sha256": hashlib.sha256(read_media(media)).hexdigest()}
+            found: dict[str, Any] = {"sha256": media_hash(media)}
         except OSError as error:
             return {"error": f"cannot read {media}: {error.strerror or error}"}
         try:
@@ -73,7 +74,7 @@ class CutVideos(Step):
         return found | {
             "chunks": [
                 {
-                    "sha256": _chunk_hash(found["sha256"], chunk),
+                    "sha256": chunk_hash(found["sha256"], chunk.first_frame, chunk.num_frames),
                     "start_ms": chunk.start_ms,
                     "end_ms": chunk.end_ms,
                     "first_frame": chunk.first_frame,
@@ -89,8 +90,9 @@ class CutVideos(Step):
 class ReadClips(Step):
     """Reads a few frames of each chunk, at the centers of equal stretches.
 
-    It reads `media`, `first_frame` and `num_frames`. It makes `image`, a tuple of uint8 (H, W, 3) frames, None where
-    they cannot be read; `width` and `height`; and `error`, since its video could be read before.
+    It reads `media`, `first_frame`, `num_frames` and, where there is one, `sha256`. It makes `image`, a tuple of uint8
+    (H, W, 3) frames, None where they cannot be read; `width` and `height`; and `error`, since its video could be read
+    before, and where it is another video now.
 
     Args:
         num_frames: frames a clip.
@@ -106,15 +108,17 @@ class ReadClips(Step):
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns."""
         columns: Batch = {name: [] for name in ("image", "width", "height", "error")}
-        for media, first, count in zip(batch["media"], batch["first_frame"], batch["num_frames"], strict=True):
-            row = self._read(media, first, count)
+        for media, first, count, known in _stretches(batch):
+            row = self._read(media, first, count, known)
             for name, values in columns.items():
                 values.append(row.get(name))
         return columns
 
-    def _read(self, media: bytes | str, first: int, count: int) -> dict[str, Any]:
+    def _read(self, media: bytes | str, first: int, count: int, known: str | None) -> dict[str, Any]:
         wanted = [first + index for index in uniform_frame_indices(count, num_frames=self._num_frames)]
         try:
+            if not is_chunk_of(media, first, count, known):
+                return {"error": changed_text("cut")}
             frames = _frames_at(media, wanted)
         except (ClipError, OSError) as error:
             return {"error": f"cannot read frames {wanted[0]} to {wanted[-1]}: {error}"}
@@ -124,8 +128,8 @@ class ReadClips(Step):
 class MeasureMotion(Step):
     """Measures how clips move, on frames of its own, which follow one another more closely.
 
-    It reads `media`, `first_frame`, `num_frames` and `fps`. It makes `motion` and `motion_variation`, see
-    `measure_motion`, and `min_side` and `aspect` of the frames.
+    It reads `media`, `first_frame`, `num_frames`, `fps` and, where there is one, `sha256`. It makes `motion` and
+    `motion_variation`, see `measure_motion`, `min_side` and `aspect` of the frames, and `error` as `ReadClips` does.
 
     Args:
         rate: frames a second that are compared.
@@ -141,16 +145,17 @@ class MeasureMotion(Step):
     def __call__(self, batch: Batch) -> Batch:
         """Return the new columns and `error`."""
         columns: Batch = {name: [] for name in ("motion", "motion_variation", "min_side", "aspect", "error")}
-        stretches = zip(batch["media"], batch["first_frame"], batch["num_frames"], batch["fps"], strict=True)
-        for media, first, count, fps in stretches:
-            row = self._measure(media, first, count, fps) if first is not None else {}
+        for (media, first, count, known), fps in zip(_stretches(batch), batch["fps"], strict=True):
+            row = self._measure(media, first, count, fps, known) if first is not None else {}
             for name, values in columns.items():
                 values.append(row.get(name))
         return columns
 
-    def _measure(self, media: bytes | str, first: int, count: int, fps: float) -> dict[str, Any]:
+    def _measure(self, media: bytes | str, first: int, count: int, fps: float, known: str | None) -> dict[str, Any]:
         wanted, apart = motion_frame_indices(first, count, fps, rate=self._rate, max_frames=self._max_frames)
         try:
+            if not is_chunk_of(media, first, count, known):
+                return {"error": changed_text("cut")}
             frames = _frames_at(media, wanted)
         except (ClipError, OSError) as error:
             return {"error": f"cannot read frames {wanted[0]} to {wanted[-1]}: {error}"}
@@ -205,8 +210,29 @@ def mean_embedding(vectors: np.ndarray | None) -> np.ndarray | None:
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float16)
 
 
-def _chunk_hash(file_hash: str, chunk: Chunk) -> str:
-    return hashlib.sha256(f"{file_hash}:{chunk.first_frame}+{chunk.num_frames}".encode()).hexdigest()
+def chunk_hash(file_hash: str, first_frame: int, num_frames: int) -> str:
+    """Return what names a chunk: the sha256 in hex over that of its file and its place in it."""
+    return hashlib.sha256(f"{file_hash}:{first_frame}+{num_frames}".encode()).hexdigest()
+
+
+def is_chunk_of(media: bytes | str, first_frame: int, num_frames: int, known_hash: str | None) -> bool:
+    """Return whether a video is the one that a chunk was cut from.
+
+    Args:
+        media: the video.
+        first_frame, num_frames: the chunk's place in it.
+        known_hash: the chunk's `chunk_hash` when it was cut; None: nobody knows, which is taken for a yes.
+
+    Raises:
+        OSError: the file cannot be read, or not now.
+    """
+    return known_hash in (None, chunk_hash(media_hash(media), first_frame, num_frames))
+
+
+def _stretches(batch: Batch) -> Iterator[tuple[Any, Any, Any, str | None]]:
+    """The media, first frame, number of frames and known hash of each row."""
+    hashes = batch.get("sha256") or [None] * len(batch["media"])
+    return zip(batch["media"], batch["first_frame"], batch["num_frames"], hashes, strict=True)
 
 
 def _frames_at(media: bytes | str, wanted: list[int]) -> list[np.ndarray]:
