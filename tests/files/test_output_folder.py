@@ -1,8 +1,13 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Output folders: free names, nothing lost, complete or absent."""
 
+import os
+import signal
+import sys
+
 import pytest
 
+from tests.processes import run_command
 from turingvit_hf.errors import InputError
 from turingvit_hf.files.output_folder import choose_folder, written_in_one_piece
 
@@ -65,6 +70,44 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert [path.name for path in tmp_path.rglob("*")] == ["result", "old.txt"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from turingvit_hf.files import output_folder
+
+move = Path.rename
+
+def rename(path, target):
+    move(path, target)
+    if sys.argv[2] == "while it takes its place":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename = rename
+with output_folder.written_in_one_piece(Path(sys.argv[1])) as folder:
+    (folder / "half.txt").touch()
+    if sys.argv[2] == "while it is written":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["while it is written", "while it takes its place"])
+def test_what_a_killed_process_left_goes_and_what_it_moved_away_comes_back(tmp_path, when):
+    target = tmp_path / "result"
+    target.mkdir()
+    (target / "old.txt").touch()
+    other = tmp_path / f".other.partial-0-{os.getpid()}"
+    other.mkdir()
+    assert run_command([sys.executable, "-c", KILLED, target, when]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) > 2
+    with written_in_one_piece(target) as folder:
+        assert (target / "old.txt").exists()
+        with written_in_one_piece(tmp_path / "result2"):
+            assert folder.exists()
+        (folder / "new.txt").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"result", "result2", other.name}
+    assert [path.name for path in target.iterdir()] == ["new.txt"]
 
 
 def test_a_place_that_cannot_be_written_is_the_users_to_change(tmp_path):

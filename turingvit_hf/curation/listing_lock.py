@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 from turingvit_hf.curation.tables import read_json
 from turingvit_hf.errors import InputError
+from turingvit_hf.files.owners import is_gone, this_machine
 
 
 # seconds between two signs of life, and without one after which an owner is taken to be gone
@@ -77,7 +77,7 @@ def listing_lock(folder: Path) -> Iterator[ListingLock]:
     Raises:
         InputError: nothing can be written there.
     """
-    owner = {"machine": _machine(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+    owner = {"machine": this_machine(), "pid": os.getpid(), "token": secrets.token_hex(8)}
     seen: tuple[Path | None, int, float] = (None, 0, 0.0)
     is_told = False
     while True:
@@ -145,22 +145,4 @@ def _is_gone(path: Path) -> bool:
         owner = read_json(path)
     except ValueError:
         return False  # it is being written, or its owner died at that: silence will tell
-    if owner is None or owner["machine"] != _machine():
-        return False
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _machine() -> str:
-    """What tells machines apart, and containers, whose processes have numbers of their own."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        space = boot = ""
-    return f"{socket.gethostname()} {boot} {space}"
+    return owner is not None and owner["machine"] == this_machine() and is_gone(owner["pid"])
