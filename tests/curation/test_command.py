@@ -153,7 +153,8 @@ def test_every_command_has_help_with_an_example():
         assert (code, f"turingvit curate {name}" in " ".join(text.split())) == (0, True)
 
 
-def test_a_bar_is_drawn_where_there_is_a_terminal(capsys):
+def test_a_bar_is_drawn_where_there_is_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     progress = RunProgress(as_json=False)
     progress.begin("measure", 2)
     progress.advance({"rows": 10, "kept": 5, "errors": 1, "usage": {}})

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import PATIENCE
 from tests.training.data.step_cases import FORMS, assert_equal, recipe, steps_of
 from tests.training.data_files import NUM_PICTURES, caption, write, write_videos
 from turingvit_hf.data.source_recipe import SourceRecipe
@@ -276,7 +277,7 @@ def test_workers_outlive_the_signal_that_stops_a_run(sources, collate):
     assert len(steps_of(loader, 8)) == 8
     loader.close()
     for worker in workers:
-        worker.join(10)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
 
 
