@@ -35,7 +35,7 @@ def pictures(number: int) -> list[np.ndarray]:
 
 
 def spec(server: FaultServer, model: str = "captioner", **options) -> dict:
-    quick = {"max_wait": 0.1, "timeout": 5, "max_retries": 1}
+    quick = {"max_wait": 0.1, "timeout": 60, "max_retries": 1}
     return {"kind": "endpoint", "model": model, "base_url": server.base_url, **quick, **options}
 
 
@@ -117,7 +117,7 @@ def test_a_fault_that_passes_makes_the_row_an_error_and_a_retry_asks_only_for_wh
     failing = STYLES["layout"]
     server.fail(fault, times=None, when=lambda request: failing in request.prompt)
     journal = Journal()
-    step = CaptionStep(captioners=[spec(server, timeout=1 if fault == "time-out" else 5)])
+    step = CaptionStep(captioners=[spec(server, timeout=2.5 if fault == "time-out" else 60)])
     step.journal = journal
     made = step(batch_of(2))
     assert [len(row) for row in made["candidates"]] == [5, 5]

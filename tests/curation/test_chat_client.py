@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.curation.fault_server import FaultServer, default_answer
+from tests.processes import PATIENCE
 from turingvit_hf.curation.journal import Journal
 from turingvit_hf.curation.models.answers import Answer, Question, ask, usage_of
 from turingvit_hf.curation.models.chat_client import EndpointChat
@@ -23,7 +24,7 @@ from turingvit_hf.errors import InputError
 
 pytest.importorskip("openai")
 
-QUICK = {"max_wait": 0.2, "timeout": 5, "max_retries": 2}
+QUICK = {"max_wait": 0.2, "timeout": 60, "max_retries": 2}
 
 
 def image_of(seed: int, height: int = 20, width: int = 30) -> np.ndarray:
@@ -47,7 +48,7 @@ def server():
 
 def patience(fault: str) -> dict[str, float]:
     """As short a time as a busy machine allows where a time-out is waited for."""
-    return {"timeout": 1} if fault == "time-out" else {}
+    return {"timeout": 2.5} if fault == "time-out" else {}
 
 
 PASSING = {
@@ -196,7 +197,13 @@ def test_equal_questions_are_asked_once(server):
 
 
 def test_no_more_requests_are_under_way_than_allowed():
-    with FaultServer(seconds=0.05) as server:
+    three = threading.Barrier(3, timeout=PATIENCE)
+
+    def answer(prompt, images):
+        three.wait()  # passed only if three are under way at the same time
+        return default_answer(prompt, images)
+
+    with FaultServer(answer, seconds=0.05) as server:
         ask(client_of(server, concurrency=3), questions_of(12), Journal())
         assert server.max_active == 3
 
@@ -213,17 +220,17 @@ def test_questions_about_one_image_follow_each_other():
 
 
 def test_requests_per_minute_are_kept(server):
-    ask(client_of(server, requests_per_minute=600), questions_of(8), Journal())
-    times = sorted(request.started for request in server.requests)
-    assert times[-1] - times[0] >= 7 * 0.1 - 0.03
+    began = time.monotonic()
+    ask(client_of(server, requests_per_minute=480), questions_of(9), Journal())
+    assert server.requests[-1].started - began >= 8 * 60 / 480
 
 
 def test_tokens_per_minute_are_kept(server):
     # 110 tokens an answer by the server's count, whatever was expected
-    client = client_of(server, tokens_per_minute=66_000, max_tokens=10, concurrency=1)
+    client = client_of(server, tokens_per_minute=33_000, max_tokens=10, concurrency=1)
+    began = time.monotonic()
     ask(client, questions_of(6), Journal())
-    times = sorted(request.started for request in server.requests)
-    assert times[-1] - times[0] >= 5 * 0.1 - 0.03
+    assert server.requests[-1].started - began >= 5 * 60 * 110 / 33_000
 
 
 def test_images_are_made_small_here_and_sent_as_jpeg(server):
@@ -248,10 +255,10 @@ def test_a_schema_is_sent_with_the_question(server):
 def test_a_server_that_trickles_is_given_up(server):
     server.fail("trickle", times=1)
     started = time.monotonic()
-    answer = ask(client_of(server, timeout=1), [Question("a")], Journal())[0]
+    answer = ask(client_of(server, timeout=2.5), [Question("a")], Journal())[0]
     assert answer.failure is None
     assert answer.num_tries == 2
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25  # it trickles for 30
 
 
 def test_a_server_that_rejects_schemas_is_asked_without(server):
