@@ -33,11 +33,11 @@ def pan(seed, count, step):
     return [np.ascontiguousarray(wide[:, step * i : step * i + 128]) for i in range(count)]
 
 
-def encode(frames, fps=24):
-    """The frames as an MP4 file's bytes, nearly without loss."""
+def encode(frames, fps=24, form="mp4"):
+    """The frames as a file's bytes, nearly without loss."""
     av = pytest.importorskip("av", reason="video files need the video extra (PyAV)")
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
+    with av.open(buffer, "w", format=form) as container:
         stream = container.add_stream("mpeg4", rate=Fraction(fps))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.curation.video_files import encode, noisy, pan, still, texture
 from turingvit_hf.curation.video.clips import encode_chunk
 from turingvit_hf.curation.video.shots import Chunk, cut_into_chunks, find_shots, read_rate
-from turingvit_hf.processing.video_files import ClipError, read_frames
+from turingvit_hf.processing.video_files import ClipError, iterate_frames, read_frames
 
 
 def test_cuts_are_found_to_the_frame():
@@ -35,6 +35,15 @@ def test_what_is_no_video_is_refused(tmp_path):
         find_shots(str(tmp_path / "none.mp4"))
     with pytest.raises(ClipError, match="cannot read"):
         find_shots(b"no video at all")
+
+
+def test_a_video_that_changes_its_size_is_refused():
+    """As a transport stream may, in which one program follows another."""
+    video = encode(pan(6, 20, 1), form="mpegts") + encode([texture(7, 160, 160)] * 20, form="mpegts")
+    assert {frame.shape for frame in iterate_frames(video)} == {(96, 128, 3), (160, 160, 3)}
+    with pytest.raises(ClipError, match="160 x 160 pixels, those before 128 x 96") as raised:
+        find_shots(video)
+    assert raised.value.reason == "video changes its size"
 
 
 @given(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from turingvit_hf.curation.optional import require
-from turingvit_hf.processing.video_files import iterate_frames, read_frames
+from turingvit_hf.processing.video_files import ClipError, iterate_frames, read_frames
 
 
 # the shorter side of the frames that are compared; what differs between shots is seen at this size
@@ -55,14 +55,19 @@ def find_shots(video: str | bytes, *, adaptive_threshold: float = 3.0, min_shot_
         min_shot_frames: a shot is not cut before it has so many frames.
 
     Raises:
-        ClipError: the file gives no frame.
+        ClipError: the file gives no frame, or frames of several sizes, which nothing after this could compare.
         InputError: PySceneDetect or OpenCV is not installed.
     """
     cv2 = require("cv2", "curate")
     scenedetect = require("scenedetect", "curate-video")
     detector = scenedetect.AdaptiveDetector(adaptive_threshold=adaptive_threshold, min_scene_len=min_shot_frames)
-    cuts, num_frames, last = [], 0, None
+    cuts, num_frames, last, size = [], 0, None, None
     for frame in iterate_frames(video):
+        size = size or frame.shape[:2]
+        if frame.shape[:2] != size:
+            (height, width), (new_height, new_width) = size, frame.shape[:2]
+            message = f"frame {num_frames} has {new_width} x {new_height} pixels, those before {width} x {height}"
+            raise ClipError("video changes its size", message)
         # the detector counts frames alone, so any rate will do
         last = scenedetect.FrameTimecode(num_frames, fps=25.0)
         cuts += detector.process_frame(last, _small(cv2, frame))
