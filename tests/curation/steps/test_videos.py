@@ -31,10 +31,12 @@ class ColorScorer:
 class Parrot:
     """Answers with what it was asked about, and counts; `broken` prompts fail."""
 
-    model, name, revision, parameters = "parrot", "parrot", None, {"seed": 0}
+    revision, parameters = None, {"seed": 0}
 
-    def __init__(self, broken=""):
+    def __init__(self, broken="", name="parrot", price=0.0):
         self.asked, self.broken = [], broken
+        self.model = self.name = name
+        self.prompt_price = self.completion_price = price
 
     def answer(self, questions, done):
         for index, question in enumerate(questions):
@@ -166,6 +168,21 @@ def test_captions_that_are_missing_are_errors_and_asked_again_alone(clips):
     again = step(batch)
     assert len(broken.asked) == asked + 2 + 1  # the two clips and their fusion, no frame
     assert again["error"] == [None, None]
+
+
+def test_a_fuser_is_paid_and_blamed_for_its_own_answers(clips):
+    batch = clips | ReadClips(num_frames=3)(clips) | {"raw_caption": [None, None]}
+    captioner, fuser = Parrot(name="captioner", price=1e6), Parrot(name="fuser", price=1000e6)
+    found = CaptionClips(captioners=[captioner], fuser=fuser)(batch)
+    assert [candidate["captioner"] for candidate in found["candidates"][0]] == ["captioner", "fuser"]
+    # three frames and the whole, and one fusion, of 15 tokens each; that of the second clip is the same question
+    assert found["caption_usage"][0]["cost"] == 4 * 15 + 1000 * 15
+    assert found["caption_usage"][0]["num_calls"] == 5
+
+    fuser.broken = "Join them"
+    failed = CaptionClips(captioners=[captioner], fuser=fuser)(batch)
+    assert [failure["model"] for failure in failed["caption_failures"][0]] == ["fuser"]
+    assert failed["error"][0].startswith("fuser: ")
 
 
 def test_a_judge_that_fails_is_an_error(clips):

@@ -88,22 +88,23 @@ class CaptionClips(Step):
         fused = Fuser(fuser).fuse(clip_texts, [texts[place] for place in fusable], self.journal)
         by_place = dict(zip(fusable, fused, strict=True))
         for place, row in enumerate(rows):
-            made, answers = [], [*of_frames[place], of_clips[place]]
+            made, asked = [], [(model, answer) for answer in (*of_frames[place], of_clips[place])]
             if not of_clips[place].failure:
                 prompt = clip_prompt(len(clips[place]))
                 made.append(self._candidate(model, of_clips[place], CLIP, prompt))
             if place in by_place:
-                answers.append(by_place[place])
+                asked.append((fuser, by_place[place]))
                 if not by_place[place].failure:
                     prompt = fusion_prompt(clean_caption(of_clips[place].text), texts[place])
                     made.append(self._candidate(fuser, by_place[place], FUSED, prompt))
             columns["candidates"][row] += made
             columns["frame_captions"][row] += texts[place]
-            failures = [failure_row(model.name, None, answer) for answer in answers if answer.failure]
+            failures = [failure_row(of.name, None, answer) for of, answer in asked if answer.failure]
             columns["caption_failures"][row] += failures
             error = error_text(failures, is_anything_usable=bool(made))
             columns["error"][row] = columns["error"][row] or error
-            columns["caption_usage"][row] = add_usage(columns["caption_usage"][row], usage(model, answers))
+            for of, answer in asked:  # each at the prices of its model
+                columns["caption_usage"][row] = add_usage(columns["caption_usage"][row], usage(of, [answer]))
 
     def _candidate(self, model: ChatModel, answer: Answer, style: str, prompt: str) -> dict[str, Any]:
         text = clean_caption(answer.text)
