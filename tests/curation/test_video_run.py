@@ -11,10 +11,10 @@ from tests.curation.video_files import encode, noisy, pan, still
 from turingvit_hf.curation.config_files import config_from_dict
 from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.models.answers import Answer
-from turingvit_hf.curation.plans import plan
+from turingvit_hf.curation.plans import IMAGE_TOKENS, plan
 from turingvit_hf.curation.prompts import Verdict, VideoScores
 from turingvit_hf.curation.report.page import write_report
-from turingvit_hf.curation.runs import run
+from turingvit_hf.curation.runs import run, status
 from turingvit_hf.curation.stages import STAGES
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import open_source
@@ -146,6 +146,45 @@ def test_what_changes_an_answer_is_done_again_and_nothing_else(config):
     assert changed(caption={"num_frames": 4}) == {"caption", "consistency", "verify", "judge", "embed"}
     scorer = {"kind": "transformers", "model": "other", "device": "cuda"}
     assert changed(embed={"scorer": scorer}) == {"consistency", "embed"}
+
+
+def test_a_plan_counts_what_is_asked_about_clips(folder):
+    one, other, third = ({"model": name, "base_url": "http://localhost:1/v1"} for name in ("one", "other", "third"))
+    sources = [{"path": str(folder), "kind": "video"}]
+    caption = {"captioners": [one], "num_frames": 3, "tagger": {"kind": "spacy"}}
+    values = {"sources": sources, "caption": caption, "verify": {"verifiers": [other]}, "judge": {"judge": other}}
+    found = plan(make_config(folder, **values))
+    # the frames, the whole and the fusion; of these the last two are candidates, and so is the row's own caption
+    assert found.calls == {"captioner one": 6 * 5, "verifier other": 6 * 3, "judge other": 6}
+    pictures = 6 * (3 + 3 + 3 * 3 + 3)
+    assert pictures * IMAGE_TOKENS < found.tokens[0] < pictures * IMAGE_TOKENS * 1.3
+    assert "textblob" not in found.missing
+    found = plan(make_config(folder, **{**values, "caption": {**caption, "fuser": third}}))
+    assert found.calls == {"captioner one": 6 * 4, "fuser third": 6, "verifier other": 6 * 3, "judge other": 6}
+
+
+def test_no_clip_is_asked_about_more_often_than_the_plan_says(folder, tmp_path):
+    """Videos of one clip each, none of which is dropped."""
+    moving = tmp_path / "moving"
+    moving.mkdir()
+    for seed in (10, 11):
+        (moving / f"{seed}.mp4").write_bytes(encode(pan(seed, 30, 1)))
+    write_listing(moving, [{"file_name": f"{seed}.mp4", "caption": f"Pan {seed}."} for seed in (10, 11)])
+    critic = {"kind": "tests.curation.test_video_run:Critic"}
+    config = make_config(
+        moving,
+        log=tmp_path / "log",
+        sources=[{"path": str(moving), "kind": "video"}],
+        verify={"verifiers": [critic]},
+        judge={"judge": critic},
+        thresholds={"quality": {"min_side": 32}, "consistency": {"low": None}},
+    )
+    assert run(config, tmp_path / "out").num_kept == 2
+    asked = {stage["stage"]: stage["usage"].get("num_calls", 0) for stage in status(tmp_path / "out")["stages"]}
+    planned = plan(config).calls
+    roles = {"caption": "captioner", "verify": "verifier", "judge": "judge"}
+    for stage, role in roles.items():
+        assert [asked[stage]] == [count for name, count in planned.items() if name.startswith(role)]
 
 
 def test_plan_and_report_speak_of_clips(finished, config):

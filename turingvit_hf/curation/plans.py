@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from turingvit_hf.curation.beginning import check_names
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import dump_config
+from turingvit_hf.curation.models.registry import DEFAULTS
 from turingvit_hf.curation.optional import PACKAGES, is_installed
 from turingvit_hf.curation.shards import count_rows, list_shards
 from turingvit_hf.curation.stages import enabled_stages
@@ -22,13 +23,15 @@ NEEDED = {
     "cut": ("av", "cv2", "scenedetect"),
     "measure": ("cv2", "imagehash"),
     "motion": ("av", "cv2"),
-    "caption": ("textblob",),
     "deduplicate": ("faiss",),
     "score": ("faiss",),
 }
+OF_TAGGERS = {"lexicon": "textblob", "spacy": "spacy"}
 OF_ENDPOINTS = ("openai", "tenacity")
 # a question whose answer cannot be used is asked once more
 ROUNDS = 2
+# the caption of the whole and the fused one; those of frames are no candidates
+CANDIDATES_A_CLIP = 2
 AGAIN = " (the most if every answer is of no use at first and every caption breaks a rule of length or nouns)"
 NO_CALLS = "none: raw captions are the only candidates"
 
@@ -42,8 +45,8 @@ class Plan:
         rows: of each source, None where that is known only when it was read.
         num_shards: units of work.
         stages: names of the stages that are switched on.
-        calls: of captioners, verifiers and the judge, by role and model, as if no row were dropped, no answer were
-            asked for again and every video were one clip.
+        calls: of captioners, the fuser, verifiers and the judge, by role and model, as if no row were dropped, no
+            answer were asked for again and every video were one clip.
         most_calls: the same where each answer is asked for again as often as it may: once if it cannot be used (cut
             short, a refusal, no JSON), and a caption of a picture twice as often, since one that is too long or has
             too few nouns is asked for once more. Requests that a server turned away are not counted.
@@ -122,13 +125,13 @@ def plan(config: CurationConfig, *, engine: str = "local") -> Plan:
         rows,
         len(shards),
         names,
-        {calls.model: calls.number for calls in asked},
-        {calls.model: calls.number * calls.rounds for calls in asked},
+        _by_model(asked, [calls.number for calls in asked]),
+        _by_model(asked, [calls.number * calls.rounds for calls in asked]),
         _tokens(asked, [calls.number for calls in asked]),
         _tokens(asked, [calls.number * calls.rounds for calls in asked]),
         {role: [_name(spec) for spec in specs] for role, specs in models.items()},
         [_name(spec) for specs in models.values() for spec in specs if _is_from_hub(spec)],
-        _missing(models, names, engine),
+        _missing(config, models, names, engine),
     )
 
 
@@ -150,13 +153,20 @@ def _models(config: CurationConfig, stages: list[str]) -> dict[str, list[Mapping
 
 
 class _Calls(NamedTuple):
-    """Calls of one model, the tokens that each is guessed to take, and how often one question may be asked."""
+    """Calls of one kind, the tokens that each is guessed to take, and how often one question may be asked."""
 
     model: str
     number: int
     rounds: int
     prompt: int
     completion: int
+
+
+def _by_model(asked: Sequence[_Calls], numbers: Sequence[int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for calls, number in zip(asked, numbers, strict=True):
+        found[calls.model] = found.get(calls.model, 0) + number
+    return found
 
 
 def _tokens(asked: Sequence[_Calls], numbers: Sequence[int]) -> tuple[int, int]:
@@ -169,25 +179,41 @@ def _tokens(asked: Sequence[_Calls], numbers: Sequence[int]) -> tuple[int, int]:
 def _calls(config: CurationConfig, stages: list[str], num_rows: int) -> list[_Calls]:
     calls: list[_Calls] = []
     num_written = 0
-    looking = IMAGE_TOKENS + PROMPT_TOKENS
+    # whoever looks at a clip is shown all its frames; how many clips a video gives is known when it is cut
+    num_images = config.caption.num_frames if config.is_of_videos else 1
+    looking = num_images * IMAGE_TOKENS + PROMPT_TOKENS
     if "caption" in stages:
-        limits = config.thresholds.captions
-        has_rules = not config.is_of_videos and (limits.max_words is not None or limits.min_noun_ratio is not None)
         for spec in config.caption.captioners:
-            # of a clip its frames, the whole and the fusion; how many clips a video gives is known when it is cut
-            each = config.caption.num_frames + 2 if config.is_of_videos else len(config.caption.styles)
-            number = num_rows * each
-            num_written += number
-            rounds = ROUNDS * 2 if has_rules else ROUNDS
-            calls.append(_Calls(f"captioner {_name(spec)}", number, rounds, looking, CAPTION_TOKENS))
+            asked = _of_clips if config.is_of_videos else _of_pictures
+            calls += asked(config, spec, num_rows, looking)
+            num_written += num_rows * (CANDIDATES_A_CLIP if config.is_of_videos else len(config.caption.styles))
     if "verify" in stages:
         raw = num_rows if config.caption.use_raw and config.verify.verify_raw else 0
         for spec in config.verify.verifiers:
             calls.append(_Calls(f"verifier {_name(spec)}", num_written + raw, ROUNDS, looking, VERDICT_TOKENS))
     if "judge" in stages and config.judge.judge is not None:
-        prompt = config.caption.num_frames * IMAGE_TOKENS + PROMPT_TOKENS
-        calls.append(_Calls(f"judge {_name(config.judge.judge)}", num_rows, ROUNDS, prompt, VERDICT_TOKENS))
+        calls.append(_Calls(f"judge {_name(config.judge.judge)}", num_rows, ROUNDS, looking, VERDICT_TOKENS))
     return calls
+
+
+def _of_pictures(config: CurationConfig, spec: Mapping[str, Any], num_rows: int, looking: int) -> list[_Calls]:
+    limits = config.thresholds.captions
+    has_rules = limits.max_words is not None or limits.min_noun_ratio is not None
+    number = num_rows * len(config.caption.styles)
+    rounds = ROUNDS * 2 if has_rules else ROUNDS
+    return [_Calls(f"captioner {_name(spec)}", number, rounds, looking, CAPTION_TOKENS)]
+
+
+def _of_clips(config: CurationConfig, spec: Mapping[str, Any], num_rows: int, looking: int) -> list[_Calls]:
+    """Those about frames, about the whole, and about text alone, by which captions are fused."""
+    captioner, fuser = f"captioner {_name(spec)}", config.caption.fuser
+    num_frames = config.caption.num_frames
+    fused = PROMPT_TOKENS + (num_frames + 1) * CAPTION_TOKENS
+    return [
+        _Calls(captioner, num_rows * num_frames, ROUNDS, IMAGE_TOKENS + PROMPT_TOKENS, CAPTION_TOKENS),
+        _Calls(captioner, num_rows, ROUNDS, looking, CAPTION_TOKENS),
+        _Calls(captioner if fuser is None else f"fuser {_name(fuser)}", num_rows, ROUNDS, fused, CAPTION_TOKENS),
+    ]
 
 
 def _name(spec: Mapping[str, Any]) -> str:
@@ -200,8 +226,13 @@ def _is_from_hub(spec: Mapping[str, Any]) -> bool:
     return isinstance(model, str) and not is_endpoint and not Path(model).expanduser().exists()
 
 
-def _missing(models: Mapping[str, list[Mapping[str, Any]]], stages: list[str], engine: str) -> list[str]:
+def _missing(
+    config: CurationConfig, models: Mapping[str, list[Mapping[str, Any]]], stages: list[str], engine: str
+) -> list[str]:
     needed = [module for stage in stages for module in NEEDED.get(stage, ())]
+    tagger = OF_TAGGERS.get(config.caption.tagger.get("kind") or DEFAULTS["tagger"])
+    if tagger is not None and not {"caption", "ground"}.isdisjoint(stages):
+        needed.append(tagger)
     if any(spec.get("base_url") for specs in models.values() for spec in specs):
         needed += OF_ENDPOINTS
     if engine == "ray":
