@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,22 @@ class Classes:
     keys: tuple[str, ...]
     names: tuple[str, ...]
 
-    def index_of(self, label: Any) -> int:
+    def index_of(self, label: Any, numbers: Sequence[int | None] | None = None) -> int:
         """The number of the class that a label means: by key, by name, or by the number itself.
+
+        Args:
+            label: a text or a number.
+            numbers: what the data's own numbers mean, see `numbers_of`; None: what they say.
 
         Raises:
             BadRowError: there is no such class.
         """
-        if isinstance(label, bool) or label is None:
+        if isinstance(label, bool) or label is None or label == "":
             raise BadRowError("row has no label", repr(label))
+        if numbers is not None and isinstance(label, int) and 0 <= label < len(numbers):
+            if (number := numbers[label]) is None:
+                raise BadRowError("label is none of the classes", repr(label))
+            return number
         text = str(label).strip()
         spaced = text.replace("_", " ")
         for entries in (self.keys, self.names):
@@ -44,6 +53,32 @@ class Classes:
         if text.isdecimal() and int(text) < len(self.names):
             return int(text)
         raise BadRowError("label is none of the classes", repr(label))
+
+
+def numbers_of(own: Sequence[str], classes: Classes) -> list[int | None] | None:
+    """What the numbers of data that name their own classes mean among others: of each its class there, or None.
+
+    Classes of these names may come in another order, or be more or fewer. Where some names are the same and the two
+    have as many classes, others are written differently, as ImageNet's are, and numbers count; so do they where no
+    name is the same. This is what None says.
+
+    Args:
+        own: the names of the data's own classes.
+        classes: those that labels are to be of.
+    """
+
+    def find(name: str) -> int | None:
+        with suppress(BadRowError):
+            return classes.index_of(name)
+        return None
+
+    # a name that is a number would be taken for that of a class
+    known = {entry.replace("_", " ") for entry in (*classes.keys, *classes.names)}
+    found = [find(name) if name.strip().replace("_", " ") in known else None for name in own]
+    num_found = sum(number is not None for number in found)
+    if num_found < len(own) and (not num_found or len(own) == len(classes.names)):
+        return None
+    return found
 
 
 def read_classes(source: str | Path) -> Classes:

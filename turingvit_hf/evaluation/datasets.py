@@ -17,7 +17,7 @@ from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import Source, count_rows, open_source
 from turingvit_hf.data.streams import RowStream
 from turingvit_hf.errors import BadRowError, InputError
-from turingvit_hf.evaluation.classes import Classes, make_classes
+from turingvit_hf.evaluation.classes import Classes, make_classes, numbers_of
 
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "class_name", "category", "caption")
@@ -78,10 +78,16 @@ class EvaluationData:
         """
         names: list[Any] | None = self.source.class_names.get(self.text_column)
         if names is None and isinstance(self.rows, TableRows):
-            names = sorted({row[self.text_column] for row in map(self.rows.__getitem__, range(len(self.rows)))})
+            labels = (self.rows[number].get(self.text_column) for number in range(len(self.rows)))
+            names = sorted({label for label in labels if label})
         if not names:
             raise InputError(f"{self.source.recipe.path!r} does not name its classes: give a file of them")
         return make_classes([(name, name) for name in names], self.source.recipe.path)
+
+    def numbers_of_own_classes(self, classes: Classes) -> list[int | None] | None:
+        """What numbers of classes mean where the data name their own, as a hub data set does; see `numbers_of`."""
+        names = self.source.class_names.get(self.text_column)
+        return None if names is None else numbers_of(names, classes)
 
 
 def open_evaluation_data(

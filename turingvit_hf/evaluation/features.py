@@ -25,6 +25,8 @@ from turingvit_hf.evaluation.tokens import TOKEN_DTYPES, TokenFiles
 # of one file of features; batches never reach over it, so that neither resuming nor more processes change a figure
 IMAGES_PER_SHARD = 256
 TEXTS_PER_SHARD = 2048
+# what an evaluation writes into its folder
+OUTPUTS = ("features", "results", "table.md")
 # images are decoded while the model works, so many at a time
 DECODERS = 4
 DECODED_AT_ONCE = 64
@@ -141,7 +143,8 @@ class FeatureStore:
         return torch.cat([read_shard(path).tensors["features"] for path in paths])
 
     def _spec_of_images(self, data: EvaluationData, kind: str, classes: Classes | None) -> dict[str, Any]:
-        spec = self._identity | {"kind": kind, "images_per_shard": IMAGES_PER_SHARD, "data": identity_of_data(data)}
+        about = identity_of_data(data, but=self._folder.parent)
+        spec = self._identity | {"kind": kind, "images_per_shard": IMAGES_PER_SHARD, "data": about}
         return spec | {"classes": None if classes is None else [classes.keys, classes.names]}
 
     def _shards_of_images(
@@ -153,11 +156,13 @@ class FeatureStore:
     ) -> list[Path]:
         """The files with what `encode` makes of images, and in their notes the texts and what was left out."""
 
+        numbers = None if classes is None else data.numbers_of_own_classes(classes)
+
         def make(number: int) -> Shard:
             start = number * IMAGES_PER_SHARD
             pictures, texts, left_out = [], [], Counter()
             parts: list[dict[str, Tensor]] = []
-            for found in _decoded(data, range(start, min(start + IMAGES_PER_SHARD, len(data))), classes):
+            for found in _decoded(data, range(start, min(start + IMAGES_PER_SHARD, len(data))), classes, numbers):
                 if isinstance(found, BadRowError):
                     left_out[found.reason] += 1
                     continue
@@ -188,8 +193,13 @@ def _texts_of(shards: Sequence[Shard], data: EvaluationData) -> tuple[list[Any],
     return texts, dict(left_out)
 
 
-def identity_of_data(data: EvaluationData) -> dict[str, Any]:
-    """What tells data from others: where they are and how they are read, and of a local file or folder its age."""
+def identity_of_data(data: EvaluationData, *, but: Path) -> dict[str, Any]:
+    """What tells data from others: where they are and how they are read, and of a local file or folder its age.
+
+    Args:
+        data: the images.
+        but: see `identity_of_files`.
+    """
     recipe = data.source.recipe
     return {
         "path": recipe.path,
@@ -199,26 +209,34 @@ def identity_of_data(data: EvaluationData) -> dict[str, Any]:
         "root": str(data.source.root),
         "num_rows": len(data),
         "crop_border": data.crop_border,
-        "files": identity_of_files(recipe.path),
+        "class_names": data.source.class_names.get(data.text_column),
+        "files": identity_of_files(recipe.path, but=but),
     }
 
 
-def identity_of_files(path: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a local file, or of the files that lie in a folder; nothing of other paths."""
-    place = Path(path).expanduser()
+def identity_of_files(path: str, *, but: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a local file, or of the files that lie in a folder; nothing of other paths.
+
+    Args:
+        path: of the file or folder.
+        but: the output, which may lie in the folder or be it, and which every run changes.
+    """
+    place, out = Path(path).expanduser(), but.resolve()
     files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    written = {out, *out.parents, *(out / name for name in OUTPUTS)}
+    others = [file for file in files if file.resolve() not in written]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in others]
 
 
 def _decoded(
-    data: EvaluationData, indices: range, classes: Classes | None
+    data: EvaluationData, indices: range, classes: Classes | None, numbers: Sequence[int | None] | None
 ) -> Iterator[tuple[np.ndarray, Any] | BadRowError]:
     """Each image with its class or captions, or why it cannot be used, in order; decoded some images ahead."""
 
     def read(index: int) -> tuple[np.ndarray, Any] | BadRowError:
         try:
             row = data.rows[index]
-            text = data.captions(row) if classes is None else classes.index_of(row.get(data.text_column))
+            text = data.captions(row) if classes is None else classes.index_of(row.get(data.text_column), numbers)
             return data.image(row), text
         except BadRowError as error:
             return error

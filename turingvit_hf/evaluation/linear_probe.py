@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from turingvit_hf.errors import InputError
+
 
 # on standardized features, from hardly any to strong
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -96,10 +98,10 @@ def sweep_linear_probe(
         the probe, and {penalty: share of the held-out features that are classified right}.
 
     Raises:
-        ValueError: there are fewer than two features, or no penalty.
+        InputError: there are fewer than two features, or no penalty.
     """
     if len(features) < 2 or not penalties:
-        raise ValueError(f"{len(features)} features and {len(penalties)} penalties: a sweep needs 2 and 1 at least")
+        raise InputError(f"{len(features)} images and {len(penalties)} penalties: a sweep needs 2 and 1 at least")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed)).to(features.device)
     num_held_out = max(1, round(HELD_OUT * len(features)))
     held_out, kept = order[:num_held_out], order[num_held_out:]

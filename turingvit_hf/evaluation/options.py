@@ -114,7 +114,7 @@ def check(options: EvaluationOptions) -> None:
     named = (*TEMPLATES, CLIP_ALL)
     if isinstance(options.templates, str) and options.templates not in named:
         raise InputError(f"templates={options.templates!r}: allowed are {', '.join(named)}, or prompts with {{}}")
-    for name in ("shots", "neighbors", "max_captions", "epochs"):
+    for name in ("shots", "neighbors", "max_samples", "max_captions", "epochs"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: it is 1 or more")

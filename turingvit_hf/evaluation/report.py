@@ -2,6 +2,7 @@
 """Results as a table in the manner of the TuringViT report's, its columns beside ours."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ REPORTED_AVERAGES: dict[str, tuple[float | None, ...]] = {
     "zero-shot": (77.1, 83.4, 82.5, 82.7, 83.6),
     "retrieval": (72.5, 76.7, None, 78.9, 79.4),
 }
+# options that change no figure, and those that have a column of their own
+OTHER_OPTIONS = frozenset(("model", "revision", "task", "name", "out", "device", "tokens_per_batch"))
 TASK_OF_REPORT = {"imagenet": "zero-shot", "objectnet": "zero-shot", "coco": "retrieval", "flickr30k": "retrieval"}
 
 
@@ -34,15 +37,16 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
 
     Beside our own figures the report's stand only where data set, task and figure are the same; they were measured by
     its authors, with their prompts. A model that has all of the report's figures of a task has their average too.
+    Where a model has several results of one data set, task and setting, rows say in which options they differ.
 
     Args:
         results: what `run_evaluation` returned, in the order of the rows.
     """
-    models = list(dict.fromkeys(result["model"] for result in results))
+    models = list(dict.fromkeys(map(_model_of, results)))
     figures: dict[tuple[str, str, str, str], dict[str, Mapping[str, Any]]] = {}
-    for result in results:
+    for result, setting in zip(results, _settings(results), strict=True):
         for name, figure in result["figures"].items():
-            figures.setdefault((result["name"], result["task"], result["setting"], name), {})[result["model"]] = figure
+            figures.setdefault((result["name"], result["task"], setting, name), {})[_model_of(result)] = figure
     lines = [_row(["data", "task", "setting", "figure", *(f"{model} (ours)" for model in models), *REPORTED_MODELS])]
     lines.append("|---" * (4 + len(models) + len(REPORTED_MODELS)) + "|")
     for (data, task, setting, name), ours in figures.items():
@@ -61,6 +65,34 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """All results that lie in a folder, in the order of their files' names."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def options_of_figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a result that its figures depend on, beside the model."""
+    return {name: value for name, value in result.get("options", {}).items() if name not in OTHER_OPTIONS}
+
+
+def _model_of(result: Mapping[str, Any]) -> str:
+    revision = result.get("options", {}).get("revision")
+    return result["model"] if revision is None else f"{result['model']}@{revision}"
+
+
+def _settings(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings of results, with the options in which those of one model differ that would share a row."""
+    rows = [(result["name"], result["task"], result["setting"]) for result in results]
+    taken = Counter(zip(rows, map(_model_of, results), strict=True))
+    shared = {row for (row, _), number in taken.items() if number > 1}
+    settings = [row[-1] for row in rows]
+    for row in shared:
+        places = [place for place, other in enumerate(rows) if other == row]
+        options = {place: options_of_figures(results[place]) for place in places}
+        names = dict.fromkeys(name for values in options.values() for name in values)
+        for name in names:
+            values = {place: options[place].get(name) for place in places}
+            if len(set(map(repr, values.values()))) > 1:
+                for place, value in values.items():
+                    settings[place] += f", {name}={value}"
+    return settings
 
 
 def _task_of(data: str) -> str | None:

@@ -18,7 +18,7 @@ from turingvit_hf.evaluation.encoders import TransformersEncoder
 from turingvit_hf.evaluation.features import FeatureStore, identity_of_files
 from turingvit_hf.evaluation.options import EvaluationOptions, check, describe
 from turingvit_hf.evaluation.processes import Processes
-from turingvit_hf.evaluation.report import make_table, read_results
+from turingvit_hf.evaluation.report import make_table, options_of_figures, read_results
 from turingvit_hf.evaluation.tasks import TASKS
 
 
@@ -83,7 +83,7 @@ def _identity(options: EvaluationOptions, encoder: TransformersEncoder, device: 
     """What features depend on beside the data."""
     return {
         "model": options.model,
-        "files": identity_of_files(options.model),
+        "files": identity_of_files(options.model, but=Path(options.out).expanduser()),
         "revision": getattr(encoder.network.config, "_commit_hash", None),
         "dtype": options.dtype,
         "device": torch.device(device).type,
@@ -99,8 +99,8 @@ def _write(result: dict[str, Any], folder: Path) -> None:
     words = (result["task"], result["name"], Path(result["model"]).name, result["setting"])
     # names of files end at 255 bytes, and many prompts are longer
     file = "-".join(re.sub(r"[^\w.]+", "_", word, flags=re.ASCII) for word in words)[:LONGEST_NAME]
-    # checkpoints of two runs may be called the same, and prompts begin alike
-    whole = json.dumps([result["model"], result["options"]["revision"], words])
+    # checkpoints and data of two runs may be called the same, and prompts begin alike
+    whole = json.dumps([result["model"], result["options"]["revision"], words, options_of_figures(result)])
     file += "-" + hashlib.sha256(whole.encode()).hexdigest()[:6]
     try:
         (folder / "results").mkdir(parents=True, exist_ok=True)

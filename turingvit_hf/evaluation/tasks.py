@@ -2,7 +2,7 @@
 """The tasks: from a data set and a model's features to figures."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -82,7 +82,7 @@ def _probe(options: EvaluationOptions, store: FeatureStore, device: torch.device
     images = store.images(_open(options, "label"), options.features, classes)
     if not store.is_main:
         return {}, {}
-    chosen = few_shots(known.labels, options.shots, seed=options.seed)
+    chosen = few_shots(known.labels, options.shots, seed=options.seed, names=classes.names)
     features, labels = known.features[chosen].to(device), known.labels[chosen]
     details: dict[str, Any] = {"num_classes": num_classes, "num_training_images": len(chosen)}
     if options.task == "knn":
@@ -110,7 +110,7 @@ def _attentive_probe(options: EvaluationOptions, store: FeatureStore, device: to
     images = store.tokens(_open(options, "label"), classes, options.token_dtype)
     if not store.is_main:
         return {}, {}
-    chosen = few_shots(known.labels, options.shots, seed=options.seed)
+    chosen = few_shots(known.labels, options.shots, seed=options.seed, names=classes.names)
     recipe = _recipe(options)
     spec = {"tokens": known.name, "rows": chosen.tolist(), "recipe": asdict(recipe), "torch": torch.__version__}
     heads, shares = sweep_probes(
@@ -138,13 +138,14 @@ def _make_heads(kind: Any, num_classes: int, seed: int, mean: Tensor, std: Tenso
     return kind(mean, std, num_heads, num_classes, torch.Generator().manual_seed(seed))
 
 
-def few_shots(labels: Tensor, shots: int | None, *, seed: int = 0) -> Tensor:
+def few_shots(labels: Tensor, shots: int | None, *, seed: int = 0, names: Sequence[str] | None = None) -> Tensor:
     """The rows of so many images of each class, drawn without replacement, in their order; of all with None.
 
     Args:
         labels: (N,) int64.
         shots: of each class.
         seed: of the draw.
+        names: of the classes, for the error.
 
     Raises:
         InputError: a class has fewer.
@@ -156,7 +157,8 @@ def few_shots(labels: Tensor, shots: int | None, *, seed: int = 0) -> Tensor:
     for label in labels.unique().tolist():
         rows = order[labels[order] == label]
         if len(rows) < shots:
-            raise InputError(f"shots={shots}: class {label} has {len(rows)} training images")
+            name = label if names is None else repr(names[label])
+            raise InputError(f"shots={shots}: class {name} has {len(rows)} training images that can be used")
         chosen.append(rows[:shots])
     return torch.cat(chosen).sort().values
 
