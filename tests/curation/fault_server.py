@@ -63,12 +63,14 @@ class Request:
 
 @dataclass
 class FaultPlan:
-    """A fault for the first `times` requests of each key that `when` is true for; None: for all of them."""
+    """A fault for the first `times` requests of each key that `when` is true for; None: for all of them. Of the fault
+    "body" it has what the response holds."""
 
     fault: str
     times: int | None
     when: Callable[[Request], bool]
     retry_after: str
+    body: Any = None
     used: Counter = field(default_factory=Counter)
 
 
@@ -120,6 +122,10 @@ class FaultServer:
         """Answer each key's first `times` requests (None: all) with a fault, those that `when` is true for."""
         assert fault in FAULTS, f"no fault {fault!r}; there are {FAULTS}"
         self._plans.append(FaultPlan(fault, times, when, retry_after))
+
+    def replace(self, body: Any, *, when: Callable[[Request], bool] = lambda request: True) -> None:
+        """Answer all requests that `when` is true for with this body and status 200."""
+        self._plans.append(FaultPlan("body", None, when, "", body))
 
     def heal(self) -> None:
         """Fail no more."""
@@ -204,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(429, {"error": {"message": "slow down"}}, {"Retry-After": plan.retry_after})
         elif fault in ("500", "401", "404", "400"):
             self._send(int(fault), {"error": {"message": f"told to answer {fault}"}})
+        elif fault == "body":
+            self._send(200, plan.body)
         elif fault == "503 with html":
             self._send(503, "<html><body>Bad gateway</body></html>")
         elif fault == "time-out":

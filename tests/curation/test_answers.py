@@ -82,6 +82,21 @@ def test_a_picture_keeps_its_limit_and_both_its_sides(size):
     )
 
 
+@pytest.mark.parametrize("thoughts", ["<think>A dog?</think>", "A dog? Yes.\n</think>\n\n"])
+def test_thoughts_are_no_part_of_an_answer(thoughts):
+    """Templates of some models begin them, so that their answers only end them."""
+    assert read_answer(Answer(f"{thoughts} A boat.", "stop"), Question("a")).text == "A boat."
+
+
+def test_thoughts_that_do_not_end_are_no_answer():
+    assert read_answer(Answer("<think>A dog?", "stop"), Question("a")).failure.kind == "empty"
+
+
+def test_braces_without_end_are_no_json():
+    answer = read_answer(Answer('{"a":' * 5000, "stop"), Question("a", schema=Verdict))
+    assert answer.failure.kind == "not JSON"
+
+
 @pytest.mark.parametrize(
     "frame", ["%s", "```json\n%s\n```", "Here it is: %s Anything else?", "<think>{a}</think>\n%s"]
 )

@@ -207,7 +207,8 @@ def test_a_second_try_that_fails_in_passing_is_mended_by_a_retry():
     [
         ('"A dog on a boat."', "A dog on a boat."),
         ("Caption: A dog\non a boat.", "A dog on a boat."),
-        ("**Caption:** A dog.", "** A dog."),
+        ("**Caption:** A dog.", "A dog."),
+        ('*Caption*: "A dog."', "A dog."),
         ('A "dog" on a "boat"', 'A "dog" on a "boat"'),
         ('"dog" on a "boat"', '"dog" on a "boat"'),
         ("<b>A dog</b> & <script>alert(1)</script>", "<b>A dog</b> & <script>alert(1)</script>"),

@@ -100,6 +100,39 @@ def test_what_fails_for_good_is_an_error_that_a_retry_may_mend(server, fault):
     assert sum((server.counts - before).values()) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": "none"},
+        {"choices": ["A dog."]},
+        {"choices": [{"index": 0}]},
+        {"choices": [{"message": "A dog."}]},
+        {"choices": [{"message": {"content": 5}}]},
+        {"choices": {"0": {}}},
+        [1],
+        None,
+        {"error": {"message": "model is overloaded"}},
+    ],
+    ids=json.dumps,
+)
+def test_a_response_of_another_shape_is_a_failure_of_its_question_alone(server, body):
+    server.replace(body, when=lambda request: request.prompt == "Describe this one.")
+    questions = [*questions_of(1), Question("Describe this one.", (image_of(9),))]
+    sound, odd = ask(client_of(server, max_retries=0), questions, Journal())
+    assert sound.failure is None
+    assert odd.failure.kind == "bad response"
+    assert odd.failure.passing
+    assert "overloaded" in odd.failure.detail or "error" not in str(body)
+
+
+@pytest.mark.parametrize("usage", ["many", {"prompt_tokens": "12", "completion_tokens": 3.5}, None], ids=json.dumps)
+def test_an_answer_in_parts_and_tokens_that_are_not_counted_do_no_harm(server, usage):
+    content = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A dog."}]
+    server.replace({"choices": [{"message": {"content": content}}], "usage": usage})
+    (answer,) = ask(client_of(server), questions_of(1), Journal())
+    assert (answer.text, answer.failure, answer.prompt_tokens, answer.completion_tokens) == ("A dog.", None, 0, 0)
+
+
 @pytest.mark.parametrize("fault", LASTING | LASTING_FOR_JSON)
 def test_an_answer_that_cannot_be_used_for_good_is_counted_with_its_kind(server, fault):
     server.fail(fault, times=None)
@@ -194,6 +227,8 @@ def test_equal_questions_are_asked_once(server):
     answers = ask(client_of(server), [question] * 5, Journal())
     assert len(server.requests) == 1
     assert len({answer.text for answer in answers}) == 1
+    usage = usage_of(answers)
+    assert (usage["num_calls"], usage["num_recorded"], usage["prompt_tokens"]) == (1, 4, 100)
 
 
 def test_no_more_requests_are_under_way_than_allowed():

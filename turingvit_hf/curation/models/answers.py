@@ -25,8 +25,8 @@ REFUSAL = re.compile(
     r"\W*(i['\u2019]m (very )?sorry|(i am )?sorry[,.!]|i can(no|['\u2019])t\b|i( a|['\u2019])m unable|as an ai\b)",
     re.IGNORECASE,
 )
-# thoughts before an answer, where the server has not taken them out
-THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+# thoughts before an answer, where the server has not taken them out; the template of some models begins them itself
+THOUGHTS = re.compile(r"^.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,9 @@ class ChatModel(Protocol):
 def ask(model: ChatModel, questions: Sequence[Question], journal: Journal) -> list[Answer]:
     """Return the answers, in order: out of the journal, or from the model and then recorded.
 
-    Equal questions are asked once. An answer that cannot be used (empty, refused, cut short, not what the schema asks
-    for) gets one more try with a note of what was wrong; failures are never recorded, so that a retry asks again.
+    Equal questions are asked once, and for all but the first the answer counts as recorded. An answer that cannot be
+    used (empty, refused, cut short, not what the schema asks for) gets one more try with a note of what was wrong;
+    failures are never recorded, so that a retry asks again.
     """
     keys = [key_of(model, question) for question in questions]
     answers: dict[str, Answer] = {}
@@ -136,7 +137,12 @@ def ask(model: ChatModel, questions: Sequence[Question], journal: Journal) -> li
         if failure is not None and not failure.passing and failure.kind != "rejected":
             again[key] = replace(question, prompt=correction_prompt(question.prompt, failure.detail))
     _ask_round(model, again, answers, journal)
-    return [answers[key] for key in keys]
+    given: set[str] = set()
+    in_order = []
+    for key in keys:
+        in_order.append(replace(answers[key], recorded=True) if key in given else answers[key])
+        given.add(key)
+    return in_order
 
 
 def key_of(model: ChatModel, question: Question) -> str:
@@ -179,12 +185,14 @@ def read_answer(answer: Answer, question: Question) -> Answer:
         return _failed(answer, "refused", f"it is a refusal: {text[:80]!r}")
     if not text:
         return _failed(answer, "empty", "it was empty")
+    if text.startswith("<think>"):
+        return _failed(answer, "empty", "it was thoughts alone")
     if question.schema is None:
         return replace(answer, text=text)
     try:
         # models that were asked for JSON alone still like to put words or a fence around it
         value = well_formed(json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))[0])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of a model that opens one brace after another
         return _failed(answer, "not JSON", f"it is not one JSON object ({error})")
     try:
         return replace(answer, text=text, value=question.schema.model_validate(value))

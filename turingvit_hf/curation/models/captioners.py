@@ -23,7 +23,7 @@ from turingvit_hf.curation.text import FEW_NOUNS, TOO_MANY_WORDS
 
 # quotation marks around a whole answer, and what chat models put before it
 QUOTED = re.compile(r'^["\u201c](.*)["\u201d]$', re.DOTALL)
-INTRODUCED = re.compile(r"^\W*caption\W*:\s*", re.IGNORECASE)
+INTRODUCED = re.compile(r"^\W*caption[\s*_]*:[\s*_]*", re.IGNORECASE)
 
 # a caption's `num_words`, `noun_ratio` and `flags`, as `text.check_caption` gives them
 Measure = Callable[[str], dict[str, Any]]

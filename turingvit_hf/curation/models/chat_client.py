@@ -11,7 +11,8 @@ from typing import Any
 from turingvit_hf.curation.models.answers import Answer, Failure, Question
 from turingvit_hf.curation.models.pacing import Pace
 from turingvit_hf.curation.models.pictures import DataUrls
-from turingvit_hf.curation.models.requests import BadResponseError, failure_of, retry_after_of
+from turingvit_hf.curation.models.requests import failure_of, retry_after_of
+from turingvit_hf.curation.models.responses import Reply, read_reply
 from turingvit_hf.curation.optional import require
 from turingvit_hf.errors import InputError
 
@@ -153,14 +154,14 @@ class EndpointChat:
                 raise errors.exceptions[0] from None
 
     async def _answer_one(self, client: Any, question: Question, urls: list[str]) -> Answer:
-        completion, started, num_tries = None, 0.0, 0
+        reply, started, num_tries = Reply("", None, "", None), 0.0, 0
         try:
             async for attempt in self._tries():
                 with attempt:
                     num_tries += 1
                     await self._wait_for_turn(question)
                     started = time.monotonic()
-                    completion = await self._request(client, question, urls)
+                    reply = await self._request(client, question, urls)
         except Exception as error:
             failure = failure_of(error)
             if failure is not None:
@@ -175,7 +176,7 @@ class EndpointChat:
             raise InputError(
                 f"{self.base_url} answers {status}: {str(error)[:200]}; {hints.get(status, 'it will not serve us')}"
             ) from error
-        return self._read(completion, time.monotonic() - started, num_tries, question)
+        return self._read(reply, time.monotonic() - started, num_tries, question)
 
     def _tries(self) -> Any:
         """The tries of one request, with pauses between them."""
@@ -204,7 +205,7 @@ class EndpointChat:
         while (rest := self._request_pace.paused_for()) > 0:
             await asyncio.sleep(rest)
 
-    async def _request(self, client: Any, question: Question, urls: list[str]) -> Any:
+    async def _request(self, client: Any, question: Question, urls: list[str]) -> Reply:
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         content.append({"type": "text", "text": question.prompt})
         options: dict[str, Any] = dict(self._sampling)
@@ -225,22 +226,18 @@ class EndpointChat:
             if wait is not None and wait <= self._max_wait:
                 self._request_pace.pause(wait)
             raise
-        # a proxy's page in HTML comes as a string, an empty object as one without choices
-        if not getattr(completion, "choices", None) or completion.choices[0].message is None:
-            raise BadResponseError(f"no choices in {str(completion)[:80]!r}")
-        return completion
+        return read_reply(completion)
 
-    def _read(self, completion: Any, latency: float, num_tries: int, question: Question) -> Answer:
-        choice = completion.choices[0]
-        prompt_tokens = getattr(completion.usage, "prompt_tokens", 0) or 0
-        completion_tokens = getattr(completion.usage, "completion_tokens", 0) or 0
-        if completion.usage is not None:
+    def _read(self, reply: Reply, latency: float, num_tries: int, question: Question) -> Answer:
+        prompt_tokens, completion_tokens = reply.tokens or (0, 0)
+        if reply.tokens is not None:
             self._token_pace.correct(prompt_tokens + completion_tokens - self._estimate(question))
-        refusal = getattr(choice.message, "refusal", None)
-        failure = Failure("refused", f"it is a refusal: {refusal[:80]!r}", passing=False) if refusal else None
+        failure = None
+        if reply.refusal is not None:
+            failure = Failure("refused", f"it is a refusal: {reply.refusal[:80]!r}", passing=False)
         return Answer(
-            text="" if failure else choice.message.content or "",
-            finish_reason=choice.finish_reason or "",
+            text="" if failure else reply.text,
+            finish_reason=reply.finish_reason,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             latency=latency,
