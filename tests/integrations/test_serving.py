@@ -5,11 +5,10 @@ import base64
 import io
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,10 +58,7 @@ def folders(tmp_path_factory):
 @contextmanager
 def served(command: list[str], model: Path, scratch: Path) -> Iterator[str]:
     """The address of a server for this model, which has answered that it is well and is stopped in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = [str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    arguments = [str(model), "--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
     environment = os.environ | {"HF_HOME": str(scratch / "home"), "OMP_NUM_THREADS": "1"}
     log = scratch / "log"
     with (
@@ -77,9 +73,7 @@ def served(command: list[str], model: Path, scratch: Path) -> Iterator[str]:
         ) as process,
     ):
         try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until_well(address, process, log)
-            yield address
+            yield address_of(process, log)
         finally:
             process.terminate()
             try:
@@ -88,17 +82,17 @@ def served(command: list[str], model: Path, scratch: Path) -> Iterator[str]:
                 process.kill()
 
 
-def wait_until_well(address: str, process: subprocess.Popen, log: Path) -> None:
-    """Return as soon as the server answers; fail with its log if it ends or takes too long."""
+def address_of(process: subprocess.Popen, log: Path) -> str:
+    """The address that a server names, as soon as it answers there; fail with its log if it ends or takes too long."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+        # at port 0 the system chooses one that is free
+        if found := re.search(r"running on (http://127\.0\.0\.1:[1-9]\d*) ", log.read_text()):
+            with urllib.request.urlopen(f"{found[1]}/health", timeout=PATIENCE) as response:
                 assert json.load(response) == {"status": "ok"}
-            return
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.2)
-    pytest.fail(f"no server at {address}, exit code {process.poll()}:\n{log.read_text()}")
+            return found[1]
+        time.sleep(0.2)
+    pytest.fail(f"no server, exit code {process.poll()}:\n{log.read_text()}")
 
 
 def post(address: str, body: dict) -> str:

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -57,16 +58,24 @@ RESOLUTIONS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def on_ranks(function: Callable[[], None], num_ranks: int = 2) -> None:
     """Calls a function in so many processes that know of each other."""
+    with reserved_port() as port:
+        _on_ranks(function, num_ranks, port)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that the system gives to nobody else; who names it can listen there, as rank 0 does after its imports."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
+
+
+def _on_ranks(function: Callable[[], None], num_ranks: int, port: int) -> None:
     shared = {"WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks, "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    shared |= {"MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": 1}
     children = []
     for number in range(num_ranks):
         child = os.fork()
