@@ -116,6 +116,31 @@ def test_what_is_too_little_is_said_in_one_line(folder, tmp_path):
         evaluate(folder, tmp_path / "out", max_samples=0)
 
 
+def test_numbers_that_are_none_are_said_in_one_line(folder, tmp_path, monkeypatch):
+    options = {"task": "attentive-probe", "features": "pooled", "epochs": 1}
+    for rates in ((1e-3, float("nan")), (float("inf"),), ()):
+        with pytest.raises(InputError, match=r"learning_rates=.*above 0 and finite"):
+            evaluate(folder, tmp_path / "out", learning_rates=rates, **options)
+    with pytest.raises(InputError, match="diverged"):
+        evaluate(folder, tmp_path / "out", learning_rates=(1e30,), **options)
+    encode = TransformersEncoder.image_features
+    # what float16 makes of a tower that is too large for it
+    monkeypatch.setattr(
+        TransformersEncoder, "image_features", lambda self, images, kind: encode(self, images, kind) * 1e39
+    )
+    with pytest.raises(InputError, match="not finite in float32: take another dtype"):
+        evaluate(folder, tmp_path / "out")
+
+
+def test_other_files_beside_results_are_left_out_of_the_table(folder, tmp_path, caplog):
+    (tmp_path / "results").mkdir()
+    for number, text in enumerate(('{"a": 1}', "[]", '{"a":')):
+        (tmp_path / "results" / f"{number}.json").write_text(text)
+    evaluate(folder, tmp_path)
+    assert caplog.text.count("is no result of an evaluation") == 3
+    assert (tmp_path / "table.md").read_text().count("| top1 |") == 1
+
+
 def test_an_output_inside_of_model_or_data_makes_no_other_model_or_data_of_them(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "copy")
     encode, calls = TransformersEncoder.image_features, []

@@ -88,11 +88,11 @@ class FeatureStore:
         All processes learn the classes or captions; the features are read by the first one.
 
         Raises:
-            InputError: none of the images can be used, or features cannot be kept.
+            InputError: none of the images can be used, or features are not finite or cannot be kept.
         """
 
         def encode(pictures: list[np.ndarray]) -> dict[str, Tensor]:
-            return {"features": self._encoder.image_features(pictures, kind)}
+            return {"features": self._finite(self._encoder.image_features(pictures, kind))}
 
         paths = self._shards_of_images(data, classes, self._spec_of_images(data, kind, classes), encode)
         shards = [read_shard(path, with_tensors=self.is_main) for path in paths]
@@ -132,7 +132,8 @@ class FeatureStore:
 
         def make(number: int) -> Shard:
             start = number * TEXTS_PER_SHARD
-            return Shard({"features": self._encoder.text_features(texts[start : start + TEXTS_PER_SHARD])}, {})
+            found = self._encoder.text_features(texts[start : start + TEXTS_PER_SHARD])
+            return Shard({"features": self._finite(found)}, {})
 
         digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
         spec = self._identity | {"texts": digest, "texts_per_shard": TEXTS_PER_SHARD}
@@ -141,6 +142,12 @@ class FeatureStore:
         if not self.is_main:
             return torch.empty(0, 0)
         return torch.cat([read_shard(path).tensors["features"] for path in paths])
+
+    def _finite(self, features: Tensor) -> Tensor:
+        """The features, if they are numbers, which those of a model in float16 need not be."""
+        if not bool(torch.isfinite(features).all()):
+            raise InputError(f"features are not finite in {self._identity.get('dtype')}: take another dtype")
+        return features
 
     def _spec_of_images(self, data: EvaluationData, kind: str, classes: Classes | None) -> dict[str, Any]:
         about = identity_of_data(data, but=self._folder.parent)

@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """What `turingvit evaluate` can be told, and what of it fits together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,9 @@ def check(options: EvaluationOptions) -> None:
             raise InputError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
     if options.task == "attentive-probe" and options.features != "pooled":
         raise InputError(f"features={options.features!r}: an attentive probe looks at patch tokens alone")
-    if options.learning_rates is not None and not (options.learning_rates and min(options.learning_rates) > 0):
-        raise InputError(f"learning_rates={options.learning_rates}: they are above 0, and one at least")
+    rates = options.learning_rates
+    if rates is not None and not (rates and all(0 < rate < math.inf for rate in rates)):
+        raise InputError(f"learning_rates={rates}: they are above 0 and finite, and one at least")
     needs_training = options.task in PROBES
     if needs_training != (options.train_data is not None):
         raise InputError(

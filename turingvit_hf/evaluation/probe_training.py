@@ -85,7 +85,7 @@ def sweep_probes(
         the probe, and {"learning rate, weight decay": share of the held-out examples that it classifies right}.
 
     Raises:
-        InputError: there are fewer than two rows, or a state cannot be kept.
+        InputError: there are fewer than two rows, no variant has a finite loss, or a state cannot be kept.
     """
     if len(rows) < 2:
         raise InputError(f"a probe is chosen on images that it did not learn from, and there are {len(rows)} in all")
@@ -97,6 +97,8 @@ def sweep_probes(
     shares, losses = judge(heads, examples, held_out, device=device)
     # one that has diverged gives every example the first class
     shares = [share if math.isfinite(loss) else 0.0 for share, loss in zip(shares, losses, strict=True)]
+    if not any(map(math.isfinite, losses)):
+        raise InputError(f"the losses of all learning rates diverged, {list(recipe.learning_rates)}: take lower ones")
     best = max(range(len(shares)), key=lambda number: (shares[number], -losses[number]))
     logger.info("held-out top 1 of %s: %s", recipe.variants, shares)
     state = None if folder is None else folder / "probe.pt"

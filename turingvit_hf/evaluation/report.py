@@ -2,11 +2,14 @@
 """Results as a table in the manner of the TuringViT report's, its columns beside ours."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+
+logger = logging.getLogger(__name__)
 
 # Percent, as the project page of the report prints them (https://turingvit.github.io); none of them was measured here.
 REPORTED_MODELS = ("MobileCLIP2-L", "SigLIP2-L", "Seed1.5-ViT", "TuringViT-18L", "TuringViT-24L")
@@ -27,6 +30,8 @@ REPORTED_AVERAGES: dict[str, tuple[float | None, ...]] = {
     "zero-shot": (77.1, 83.4, 82.5, 82.7, 83.6),
     "retrieval": (72.5, 76.7, None, 78.9, 79.4),
 }
+# what a table takes of a result
+COLUMNS = frozenset(("model", "task", "name", "setting", "figures"))
 # options that change no figure, and those that have a column of their own
 OTHER_OPTIONS = frozenset(("model", "revision", "task", "name", "out", "device", "tokens_per_batch"))
 TASK_OF_REPORT = {"imagenet": "zero-shot", "objectnet": "zero-shot", "coco": "retrieval", "flickr30k": "retrieval"}
@@ -63,8 +68,18 @@ def make_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """All results that lie in a folder, in the order of their files' names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """All results that lie in a folder, in the order of their files' names; other JSON is left out, with a warning."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            result = None
+        if isinstance(result, dict) and result.keys() >= COLUMNS:
+            results.append(result)
+        else:
+            logger.warning("%s is no result of an evaluation and is left out of the table", path)
+    return results
 
 
 def options_of_figures(result: Mapping[str, Any]) -> dict[str, Any]:
