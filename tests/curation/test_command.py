@@ -72,6 +72,25 @@ def test_plan_names_what_comes_from_the_hub_and_what_is_missing(case, monkeypatc
     assert found.most_calls == {"captioner served": 15 * 5 * 2}
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            "verify.verifiers=[{model: m, base_url: 'http://a/v1', temprature: 1}]",
+            "config: the verifier 'endpoint' has no",
+        ),
+        ("ground={enabled: true, detector: {kind: nothing}}", "config: no detector 'nothing'; there are transformers"),
+        ("caption.tagger={kind: spacy, modell: en}", "config: the tagger 'spacy' has no option 'modell'"),
+    ],
+)
+def test_a_model_that_is_described_wrongly_is_refused_before_anything_is_done(case, change, text):
+    _, path, out = case
+    for command in (("plan",), ("run", out)):
+        code, output = call(*command, "--config", path, "--set", change)
+        assert (code, text in output) == (1, True)
+    assert not out.exists()
+
+
 class Useless:
     """A model whose answers are a refusal at first, and then a caption that breaks every rule."""
 

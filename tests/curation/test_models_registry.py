@@ -12,7 +12,7 @@ from turingvit_hf.curation.models.answers import Answer, Question, ask
 from turingvit_hf.curation.models.chat_client import EndpointChat
 from turingvit_hf.curation.models.detectors import TransformersDetector
 from turingvit_hf.curation.models.local_vlm import LocalVLM
-from turingvit_hf.curation.models.registry import GROUPS, build
+from turingvit_hf.curation.models.registry import GROUPS, build, check
 from turingvit_hf.curation.models.scorers import TransformersScorer
 from turingvit_hf.curation.steps.captions import CaptionStep
 from turingvit_hf.curation.taggers import LexiconTagger, SpacyTagger
@@ -96,8 +96,41 @@ def test_a_plugin_that_leaves_questions_open_is_named():
         ("scorer", {"kind": "no.such.module:Scorer"}, "cannot be imported"),
         ("scorer", {"kind": "json:Scorer"}, "cannot be imported"),
         ("painter", {"kind": "x"}, "no role 'painter'"),
+        ("captioner", {"kind": 5}, "kind=5 of a captioner must be a text"),
+        (
+            "captioner",
+            {**ADDRESS, "concurrency": "many"},
+            "'endpoint': concurrency='many': it must be a valid integer",
+        ),
+        ("verifier", {**ADDRESS, "max_retries": None}, "max_retries=None: it must be a valid integer"),
+        ("fuser", {"model": 5}, "'local': model=5: it must be a valid string"),
+        ("detector", {"model": "m", "min_score": "0.5"}, "min_score='0.5': it must be a valid number"),
     ],
 )
 def test_what_is_wrong_is_named(role, spec, text):
     with pytest.raises(InputError, match=text):
         build(role, spec)
+
+
+def test_whole_numbers_are_numbers_too():
+    assert build("captioner", {**ADDRESS, "timeout": 5, "requests_per_minute": 60}).parameters["max_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    ("role", "spec", "text"),
+    [
+        ("captioner", {**ADDRESS, "temprature": 1}, "has no option 'temprature'"),
+        ("captioner", {**ADDRESS, "concurrency": 0}, "concurrency must be more than 0"),
+        ("judge", {"kind": "nothing"}, "no judge 'nothing'; there are endpoint, local"),
+    ],
+)
+def test_a_check_names_what_is_wrong(role, spec, text):
+    with pytest.raises(InputError, match=text):
+        check(role, spec)
+
+
+def test_a_check_imports_no_plugin(monkeypatch):
+    check("captioner", {"kind": "no.such.module:Captioner"})
+    point = EntryPoint("elsewhere", "no.such.module:Captioner", GROUPS["captioner"])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    check("captioner", {"kind": "elsewhere"})

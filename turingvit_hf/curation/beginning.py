@@ -13,6 +13,7 @@ from turingvit_hf import __version__
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import dump_config
 from turingvit_hf.curation.listing_lock import ListingLock, listing_lock
+from turingvit_hf.curation.model_specs import check_models
 from turingvit_hf.curation.rows import forget_sources
 from turingvit_hf.curation.shards import Shard, list_shards
 from turingvit_hf.curation.state import EARLIER_CALLS, MARKER, RunFolder, source_name
@@ -32,7 +33,8 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
         force: whether a folder of another config is taken over; what does not depend on the changes stays.
 
     Raises:
-        InputError: the folder holds something else, or a run with another config and `force` is off.
+        InputError: the folder holds something else, or a run with another config and `force` is off; the config
+            names no sources, or describes a model wrongly.
     """
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -41,6 +43,7 @@ def begin(path: str | Path, config: CurationConfig, *, force: bool = False) -> R
     if known is not None and known.facts["config_hash"] == config.hash():
         return known
     check_names(config)
+    check_models(config)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

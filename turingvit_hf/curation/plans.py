@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from turingvit_hf.curation.beginning import check_names
 from turingvit_hf.curation.config import CurationConfig
 from turingvit_hf.curation.config_files import dump_config
+from turingvit_hf.curation.model_specs import check_models, models_of
 from turingvit_hf.curation.models.registry import DEFAULTS
 from turingvit_hf.curation.optional import PACKAGES, is_installed
 from turingvit_hf.curation.shards import count_rows, list_shards
+from turingvit_hf.curation.stage_configs import ModelSpec
 from turingvit_hf.curation.stages import enabled_stages
 from turingvit_hf.curation.state import source_name
 
@@ -110,6 +112,7 @@ def plan(config: CurationConfig, *, engine: str = "local") -> Plan:
         InputError: a source cannot be opened, or a model is described wrongly.
     """
     check_names(config)
+    check_models(config)
     stages = enabled_stages(config)
     with tempfile.TemporaryDirectory() as scratch:
         shards, counts = list_shards(config, Path(scratch))
@@ -119,7 +122,7 @@ def plan(config: CurationConfig, *, engine: str = "local") -> Plan:
     }
     names = [stage.name for stage in stages]
     asked = _calls(config, names, round(sum(count or 0 for count in rows.values()) * config.sample))
-    models = _models(config, names)
+    models = models_of(config)
     return Plan(
         config,
         rows,
@@ -133,23 +136,6 @@ def plan(config: CurationConfig, *, engine: str = "local") -> Plan:
         [_name(spec) for specs in models.values() for spec in specs if _is_from_hub(spec)],
         _missing(config, models, names, engine),
     )
-
-
-def _models(config: CurationConfig, stages: list[str]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    if "caption" in stages and config.caption.captioners:
-        found["captioner"] = list(config.caption.captioners)
-        if config.is_of_videos and config.caption.fuser is not None:
-            found["fuser"] = [config.caption.fuser]
-    if "verify" in stages:
-        found["verifier"] = list(config.verify.verifiers)
-    if "judge" in stages and config.judge.judge is not None:
-        found["judge"] = [config.judge.judge]
-    if "embed" in stages or "consistency" in stages:
-        found["scorer"] = [config.embed.scorer]
-    if "ground" in stages:
-        found["detector"] = [config.ground.detector]
-    return found
 
 
 class _Calls(NamedTuple):
@@ -227,7 +213,7 @@ def _is_from_hub(spec: Mapping[str, Any]) -> bool:
 
 
 def _missing(
-    config: CurationConfig, models: Mapping[str, list[Mapping[str, Any]]], stages: list[str], engine: str
+    config: CurationConfig, models: Mapping[str, list[ModelSpec]], stages: list[str], engine: str
 ) -> list[str]:
     needed = [module for stage in stages for module in NEEDED.get(stage, ())]
     tagger = OF_TAGGERS.get(config.caption.tagger.get("kind") or DEFAULTS["tagger"])

@@ -8,8 +8,10 @@ with `model` and the options of its config, and gives an object of the protocol 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from turingvit_hf.errors import InputError
 
@@ -52,8 +54,8 @@ def build(role: str, spec: Any) -> Any:
     """
     if not isinstance(spec, Mapping):
         return spec
-    options = {**spec}
-    kind = options.pop("kind", None) or DEFAULTS.get(role) or ("endpoint" if "base_url" in options else "local")
+    kind = _kind_of(role, spec)
+    options = {name: value for name, value in spec.items() if name != "kind"}
     factory = find(role, kind)
     parameters = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -65,7 +67,24 @@ def build(role: str, spec: Any) -> Any:
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise InputError(f"the {role} {kind!r} needs the option {name!r}")
+    if kind in OWN[role]:
+        for name, value in options.items():
+            _check_type(f"the {role} {kind!r}: {name}", value, known[name].annotation)
     return factory(**options)
+
+
+def check(role: str, spec: Mapping[str, Any]) -> None:
+    """Raise the `InputError` that `build` would, as far as that is known without importing a plug-in: where a run is
+    begun there may be less than where its models are loaded.
+
+    Args:
+        role, spec: as `build` takes them.
+    """
+    kind = _kind_of(role, spec)
+    if kind in OWN[role]:
+        build(role, spec)  # which loads nothing
+    elif ":" not in kind:
+        _plugin(role, kind)
 
 
 def find(role: str, kind: str) -> Callable[..., Any]:
@@ -83,8 +102,27 @@ def find(role: str, kind: str) -> Callable[..., Any]:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise InputError(f"the {role} {kind!r} cannot be imported: {error}") from error
+    return _plugin(role, kind).load()
+
+
+def _kind_of(role: str, spec: Mapping[str, Any]) -> str:
+    kind = spec.get("kind") or DEFAULTS.get(role) or ("endpoint" if "base_url" in spec else "local")
+    if not isinstance(kind, str):
+        raise InputError(f"kind={kind!r} of a {role} must be a text")
+    return kind
+
+
+def _plugin(role: str, kind: str) -> EntryPoint:
     plugins = {point.name: point for point in entry_points(group=GROUPS[role])}
-    if path not in plugins:
+    if kind not in plugins:
         known = [*OWN[role], *sorted(plugins), "package.module:Class"]
         raise InputError(f"no {role} {kind!r}; there are {', '.join(known)}")
-    return plugins[path].load()
+    return plugins[kind]
+
+
+def _check_type(place: str, value: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].replace("Input should", "it must")
+        raise InputError(f"{place}={value!r:.80}: {message}") from None
