@@ -76,11 +76,11 @@ def test_plan_names_what_comes_from_the_hub_and_what_is_missing(case, monkeypatc
     ("change", "text"),
     [
         (
-            "verify.verifiers=[{model: m, base_url: 'http://a/v1', temprature: 1}]",
+            "verify.verifiers=[{model: m, base_url: 'http://a/v1', warmth: 1}]",
             "config: the verifier 'endpoint' has no",
         ),
         ("ground={enabled: true, detector: {kind: nothing}}", "config: no detector 'nothing'; there are transformers"),
-        ("caption.tagger={kind: spacy, modell: en}", "config: the tagger 'spacy' has no option 'modell'"),
+        ("caption.tagger={kind: spacy, weights: en}", "config: the tagger 'spacy' has no option 'weights'"),
     ],
 )
 def test_a_model_that_is_described_wrongly_is_refused_before_anything_is_done(case, change, text):

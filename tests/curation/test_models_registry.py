@@ -119,7 +119,7 @@ def test_whole_numbers_are_numbers_too():
 @pytest.mark.parametrize(
     ("role", "spec", "text"),
     [
-        ("captioner", {**ADDRESS, "temprature": 1}, "has no option 'temprature'"),
+        ("captioner", {**ADDRESS, "warmth": 1}, "has no option 'warmth'"),
         ("captioner", {**ADDRESS, "concurrency": 0}, "concurrency must be more than 0"),
         ("judge", {"kind": "nothing"}, "no judge 'nothing'; there are endpoint, local"),
     ],
