@@ -185,8 +185,17 @@ def test_a_fuser_is_paid_and_blamed_for_its_own_answers(clips):
     assert failed["error"][0].startswith("fuser: ")
 
 
+def test_a_clip_is_judged_with_its_own_caption_and_not_a_copys(clips):
+    own, other, copied = "the first of its own", "another of its own", "that of a copy"
+    raw = [{"text": text, "origin": "raw"} for text in (own, other, copied)]
+    written = [{"text": text, "origin": "model"} for text in ("of the clip", "fused")]
+    parrot = Parrot()
+    JudgeClips(judge=parrot)(clips | ReadClips(num_frames=2)(clips) | {"candidates": [raw, raw + written]})
+    assert [own in parrot.asked[0].prompt, "fused" in parrot.asked[1].prompt] == [True, True]
+
+
 def test_a_judge_that_fails_is_an_error(clips):
-    batch = clips | ReadClips(num_frames=2)(clips) | {"candidates": [[{"text": "x"}], []]}
+    batch = clips | ReadClips(num_frames=2)(clips) | {"candidates": [[{"text": "x", "origin": "raw"}], []]}
     found = JudgeClips(judge=Parrot(broken="judged"))(batch)
     assert "time-out" in found["error"][0]
     assert found["error"][1] is None

@@ -127,7 +127,8 @@ class CaptionClips(Step):
 
 
 class JudgeClips(Step):
-    """Adds a judge's marks for each clip with its last candidate, the fused caption where there is one.
+    """Adds a judge's marks for each clip with the last caption that a model wrote, the fused one where there is one;
+    where no model wrote any, with the first of the row's own.
 
     It reads `image`, a tuple of frames, `sha256` and `candidates`. It makes `judge_quality`, `judge_relevance`,
     `judge_consistency` and their mean `judge_mean`, each 0 to 1, `judge_usage`, and `error`.
@@ -153,7 +154,7 @@ class JudgeClips(Step):
         answers = self._judge.judge(
             [batch["image"][row] for row in rows],
             [batch["sha256"][row] for row in rows],
-            [batch["candidates"][row][-1]["text"] for row in rows],
+            [_judged(batch["candidates"][row])["text"] for row in rows],
             self.journal,
         )
         for row, answer in zip(rows, answers, strict=True):
@@ -202,6 +203,12 @@ class EmbedClips(Step):
                 if embedded.is_cut[place]:
                     candidate["flags"] = [*candidate["flags"], CUT_FOR_SCORER]
         return checked(self.scorer, clips, texts) | {"candidates": candidates}
+
+
+def _judged(candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The candidate that stands for the clip; those of its copies come after its own."""
+    written = [candidate for candidate in candidates if candidate["origin"] == "model"]
+    return written[-1] if written else candidates[0]
 
 
 def usage(model: ChatModel, answers: Sequence[Answer]) -> dict[str, Any]:
