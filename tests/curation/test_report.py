@@ -307,6 +307,22 @@ def test_bars_of_captions_fill_their_chart(monkeypatch):
     assert limits == [(0.0, 1.25 * 9)]
 
 
+def test_charts_of_clips_name_both_bounds_of_motion(monkeypatch):
+    titles, limits = [], []
+    monkeypatch.setattr(charts, "_png", lambda figure: titles.append(figure.axes[0].get_title("right")))
+    summary = Summary()
+    for motion in (0.0, 0.01, 2.0):
+        summary.values["motion"].add(motion, 0)
+        summary.clips.append((motion, 0.9, "kept"))
+    charts.draw_values(summary, Thresholds())
+    assert titles == ["kept where \u2265 0.001 and \u2264 1"]
+    monkeypatch.setattr(charts, "_png", lambda figure: limits.append(figure.axes[0].get_xlim()))
+    charts.draw_clips(summary, Thresholds())
+    ((low, high),) = limits
+    assert -1e-4 < low < 0  # of what is less than nothing there are no marks
+    assert high > 2
+
+
 def test_words_of_the_user_are_no_formula_and_need_no_font():
     summary = Summary()
     for name in ("$5 and $\\frac{", "\U0001f415 \u5199\u771f"):

@@ -91,12 +91,14 @@ def _draw_value(name: str, found: Measured, thresholds: Thresholds) -> str:
         color=[COLORS[s] for s, _ in parts],
         label=[s for s, _ in parts],
     )
+    bounds = []
     for rule in (rule for rule in RULES if rule.value == name):
         threshold = getattr(getattr(thresholds, rule.section), rule.threshold)
         if threshold is not None:
             axes.axvline(threshold, color=LINE, linewidth=1.5)
-            sign = "≥" if rule.least else "≤"
-            axes.set_title(f"kept where {sign} {threshold:g}", fontsize=9, color=LINE, loc="right")
+            bounds.append(f"{'≥' if rule.least else '≤'} {threshold:g}")
+    if bounds:
+        axes.set_title(f"kept where {' and '.join(bounds)}", fontsize=9, color=LINE, loc="right")
     axes.set_xlabel(NAMES.get(name, name))
     axes.set_ylabel("rows")
     axes.legend(fontsize=8, frameon=False, loc="upper right")
@@ -178,6 +180,7 @@ def draw_clips(summary: Summary, thresholds: Thresholds) -> str | None:
     if thresholds.consistency.high is not None:
         axes.axhline(thresholds.consistency.high, color=LINE, linewidth=1)
     axes.set_xscale("symlog", linthresh=1e-4)
+    axes.set_xlim(left=-3e-5)  # room for the points at 0, and no marks of what is less
     axes.set_xlabel(NAMES["motion"])
     axes.set_ylabel(NAMES["adjacent_mean"])
     axes.legend(fontsize=8, frameon=False, loc="upper right")
