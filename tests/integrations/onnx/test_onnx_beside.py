@@ -173,6 +173,23 @@ def test_quantizing_leaves_loggers_as_they_were(tower, tmp_path, monkeypatch):
     assert (root.handlers, root.level) == ([], before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_stays_as_it_was(tmp_path, dtype):
+    """In training mode and in its dtype; the graph has what its weights say in float32."""
+    model = TuringViTModel(tiny_config()).to(dtype).train()
+    model.layers[0].eval()  # such as a part that is frozen
+    modes = [module.training for module in model.modules()]
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    export_onnx(model, tmp_path / "onnx", grids=[(1, 1), (3, 5)])
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ValueError, match="outputs="):
+        export_onnx(model, tmp_path / "other", outputs=["logits"])
+    assert [module.training for module in model.modules()] == modes
+    for name, weight in model.state_dict().items():
+        assert weight.dtype == dtype
+        assert torch.equal(weight, weights[name])
+
+
 def test_an_export_that_is_stopped_leaves_nothing(tower, tmp_path, monkeypatch):
     def stopped(path, *_):
         assert path.is_file()

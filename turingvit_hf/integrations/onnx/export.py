@@ -90,7 +90,7 @@ def export_onnx(
     | `vision_model.onnx` of a dual encoder | as above | `image_embeds` (B, E), of length 1 |
     | `text_model.onnx` | `input_ids`, `attention_mask` (M, L) int64 | `text_embeds` (M, E), of length 1 |
 
-    Inputs and outputs are float32 in all of them.
+    Inputs and outputs are float32 in all of them. The model stays as it was, in its mode and dtype.
 
     Args:
         model: a `TuringViTModel`, `TuringViTForImageClassification` or `TuringViTDualEncoderModel`, on the CPU.
@@ -112,23 +112,23 @@ def export_onnx(
         raise ValueError(f"dtype={dtype!r}: allowed are {', '.join(LIMITS)}")
     check_free(directory)
     _require("onnx", "onnxscript", "onnxruntime")
-    model = copy.copy(model).eval()
-    references = graphs_of(model, forms=forms, outputs=outputs)
-    graphs = references
-    if dtype == "float16":
-        graphs = graphs_of(copy.deepcopy(model).half(), forms=forms, outputs=outputs)
     limits = limits or LIMITS[dtype]
-    with _ends_on_sigterm(), written_whole(directory) as folder:
-        exported = []
-        for graph, reference in zip(graphs, references, strict=True):
-            file = folder / f"{graph.name}{SUFFIXES[dtype]}.onnx"
-            _write(graph, file, is_quantized=dtype == "int8", program=program)
-            operators = operators_of(file)
-            checks = compare(file, graph, reference.module.float(), grids)
-            refuse_bad(checks, limits, file.name)
-            exported.append(Exported(file.name, dict(operators), checks))
-            logger.info("%s: largest error %.1e", file.name, max(check.max_error for check in checks))
-        _write_beside(folder, model, processor, graphs, exported, dtype)
+    with _single_precision(model) as exact:
+        references = graphs_of(exact, forms=forms, outputs=outputs)
+        graphs = references
+        if dtype == "float16":
+            graphs = graphs_of(copy.deepcopy(exact).half(), forms=forms, outputs=outputs)
+        with _ends_on_sigterm(), written_whole(directory) as folder:
+            exported = []
+            for graph, reference in zip(graphs, references, strict=True):
+                file = folder / f"{graph.name}{SUFFIXES[dtype]}.onnx"
+                _write(graph, file, is_quantized=dtype == "int8", program=program)
+                operators = operators_of(file)
+                checks = compare(file, graph, reference.module, grids)
+                refuse_bad(checks, limits, file.name)
+                exported.append(Exported(file.name, dict(operators), checks))
+                logger.info("%s: largest error %.1e", file.name, max(check.max_error for check in checks))
+            _write_beside(folder, exact, processor, graphs, exported, dtype)
     return exported
 
 
@@ -257,6 +257,18 @@ def _require(*modules: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ImportError(f"exporting needs the package {name}: pip install 'turingvit_hf[onnx]'") from error
+
+
+@contextmanager
+def _single_precision(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode and float32, a copy if it has another dtype; its modes are given back."""
+    modes = {module: module.training for module in model.modules()}
+    is_single = all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    try:
+        yield model.eval() if is_single else copy.deepcopy(model).float().eval()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
