@@ -2,6 +2,7 @@
 """A folder of videos, curated from end to end: cut, measured, captioned, verified, judged, scored, exported, read."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,9 +14,13 @@ from turingvit_hf.curation.exports import export
 from turingvit_hf.curation.models.answers import Answer
 from turingvit_hf.curation.plans import IMAGE_TOKENS, plan
 from turingvit_hf.curation.prompts import Verdict, VideoScores
+from turingvit_hf.curation.report import charts
 from turingvit_hf.curation.report.page import write_report
+from turingvit_hf.curation.report.summary import summarize
 from turingvit_hf.curation.runs import run, status
 from turingvit_hf.curation.stages import STAGES
+from turingvit_hf.curation.state import RunFolder
+from turingvit_hf.curation.tune import apply, tune
 from turingvit_hf.data.source_recipe import SourceRecipe
 from turingvit_hf.data.sources import open_source
 from turingvit_hf.processing.video_files import read_frames
@@ -96,6 +101,25 @@ def test_every_clip_ends_somewhere(finished):
         "short.mp4": "no shot is long enough",
         "broken.mp4": "video cannot be read",
     }
+    stages = {row["key"]: row["drop_stage"] for row in rows if row["key"] in reasons}
+    assert stages == {"still.mp4": "motion", "noise.mp4": "motion", "short.mp4": "cut", "broken.mp4": "cut"}
+
+
+def test_what_is_measured_of_clips_is_of_their_own_stages(finished, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    small = ("motion", "resolution is too low")
+    tuned = tune(out, {"quality.min_side": 1000})
+    assert tuned.reasons[small] == [0, 5]  # all that were cut and are no copies
+    run(apply(out, tuned).config, out)
+    folder = RunFolder(out)
+    summary = summarize(folder.iterate_rows(), folder.config.thresholds)
+    assert summary.drops[small] == 5
+    assert all(entry.near.startswith("quality.min_side: 96") for entry in summary.borderline)
+    names = []
+    monkeypatch.setattr(charts, "_png", lambda figure: names.extend(figure.axes[0].get_yticklabels()))
+    charts.draw_funnel(summary)
+    assert [name.get_text() for name in names] == ["input", "cut", "deduplicate", "motion"]
 
 
 def test_kept_clips_have_captions_and_scores(finished):

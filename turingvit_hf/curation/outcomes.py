@@ -3,8 +3,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -140,8 +140,15 @@ def outcome_of(row: Mapping[str, Any], thresholds: Any) -> tuple[str, Drop | Non
     """Return how a row ended, by all that is stored of it, and why if it was dropped."""
     drop = decide(row, thresholds)
     if drop is not None:
-        return DROPPED, drop
+        return DROPPED, _of_its_stage(drop, row.get("stages") or ())
     return (ERROR if row["errors"] else KEPT), None
+
+
+def _of_its_stage(drop: Drop, stages: Collection[str]) -> Drop:
+    """What `measure` decides of pictures is found by other stages of clips: faults by `cut`, sizes by `motion`."""
+    if drop.stage != "measure" or "cut" not in stages:
+        return drop
+    return replace(drop, stage="cut" if drop.threshold is None else "motion")
 
 
 def best_candidate(row: Mapping[str, Any]) -> tuple[int | None, dict[str, Any]]:

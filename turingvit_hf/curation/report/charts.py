@@ -36,6 +36,8 @@ NAMES = {
     "better_share": "place among all scores, share",
     "grounding_recall": "share of phrases found",
 }
+# values that tell nothing of the stage: those of clips are measured by another
+OF_CLIPS_TOO = ("min_side", "aspect")
 # values over several decades
 LOGARITHMIC = ("min_side", "aspect", "smooth_laplacian", "motion", "edge_share")
 
@@ -45,7 +47,8 @@ def draw_funnel(summary: Summary) -> str:
     left, names, bars = summary.num_rows, ["input"], [summary.num_rows]
     for stage in STAGE_ORDER:
         lost = sum(count for (name, _), count in summary.drops.items() if name == stage)
-        if lost or any(rule.stage == stage and rule.value in summary.values for rule in RULES):
+        measured = {rule.value for rule in RULES if rule.stage == stage and rule.value not in OF_CLIPS_TOO}
+        if lost or not measured.isdisjoint(summary.values):
             left -= lost
             names.append(stage)
             bars.append(left)

@@ -185,7 +185,7 @@ def nearest_threshold(
     found = []
     for rule in RULES:
         value, threshold = row.get(rule.value), getattr(getattr(thresholds, rule.section), rule.threshold)
-        is_meant = judged.drop is None or (judged.drop.stage, judged.drop.reason) == (rule.stage, rule.reason)
+        is_meant = judged.drop is None or judged.drop.reason == rule.reason
         if is_meant and value is not None and threshold:
             found.append((abs(value - threshold) / abs(threshold), rule, value))
     return min(found, default=None, key=lambda entry: entry[0])
