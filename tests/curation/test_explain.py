@@ -22,8 +22,8 @@ def finished(tmp_path_factory):
     return finished_run(tmp_path_factory.mktemp("explained"))
 
 
-def text_of(explanation):
-    console = Console(width=400, record=True, file=io.StringIO())
+def text_of(explanation, width=400):
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(as_table(explanation))
     return console.export_text()
 
@@ -82,6 +82,14 @@ def test_words_of_the_data_are_no_markup(finished):
     row = of_kind(finished, raw_caption=HARM)
     text = text_of(explain(finished, row["sample_id"]))
     assert HARM in text
+
+
+def test_a_narrow_terminal_cuts_no_word_short(finished):
+    explanation = explain(finished, of_kind(finished, raw_caption=HARM)["sample_id"])
+    explanation.row["candidates"][0]["text"] = "a " + "Q" * 100
+    text = text_of(explanation, width=80)
+    assert text.count("Q") == 100
+    assert "\u2026" not in text
 
 
 def test_the_figure_has_the_picture_and_its_boxes(finished, tmp_path):

@@ -140,8 +140,10 @@ def _candidates(row: Mapping[str, Any]) -> Table:
     table = Table("", "candidate", "by", "T", "A", "G", "overall", "verdict")
     for index, candidate in enumerate(row["candidates"]):
         mark = "*" if index == row.get("best") else ""
-        words = (Text(_plain(part)) for part in (candidate["text"], _author(candidate)))
-        table.add_row(mark, *words, *_scores(candidate), Text(_plain(_verdict(candidate))))
+        # a word that is longer than its column goes on in the next line
+        parts = (candidate["text"], _author(candidate), _verdict(candidate))
+        text, author, verdict = (Text(_plain(part), overflow="fold") for part in parts)
+        table.add_row(mark, text, author, *_scores(candidate), verdict)
     return table
 
 
