@@ -103,6 +103,21 @@ def test_what_fits(chain):
     assert "DDP, checkpointing on" in plan_training("24l/stage2", num_gpus=64, gpu="L4").describe()
 
 
+def test_sharding_that_the_recipe_asks_for():
+    def planned(*overrides, num_gpus=8):
+        return plan_training("tiny/stage2", num_gpus=num_gpus, gpu="H100", overrides=overrides).stages[0]
+
+    plain, sharded, alone = planned(), planned("training.fsdp=true"), planned("training.fsdp=true", num_gpus=1)
+    assert (plain.sharding, sharded.sharding, alone.sharding) == ("ddp", "fsdp2", "none")
+    ways = {(fit.sharding, fit.checkpointing): fit.total_bytes for fit in sharded.fits}
+    assert sharded.memory.total == ways["fsdp2", False] != plain.memory.total
+    settings = "training.fsdp_config={activation_checkpointing: true}"
+    again = planned("training.fsdp=true", settings)
+    assert again.memory.total == ways["fsdp2", True]
+    assert again.step.recomputation == planned("training.activation_checkpointing=true").step.recomputation > 0
+    assert planned(settings).step.recomputation == 0  # without FSDP nobody reads it
+
+
 def test_the_text_says_it_all(chain):
     text = chain.describe()
     for words in (

@@ -51,6 +51,15 @@ class StepOperations:
         return self.useful + self.cached_forward + self.recomputation + self.attention_again
 
 
+def checkpoints_layers(recipe: StageRecipe) -> bool:
+    """Whether layers are computed again in backward, by Trainer or by FSDP."""
+    training = recipe.training
+    if training.get("activation_checkpointing") or training.get("gradient_checkpointing"):
+        return True
+    settings = training.get("fsdp_config") if training.get("fsdp") else None
+    return isinstance(settings, dict) and bool(settings.get("activation_checkpointing"))
+
+
 def step_operations(
     recipe: StageRecipe, planned: PlannedModel, shapes: Sequence[PackShape], *, packs_per_process: float
 ) -> StepOperations:
@@ -63,8 +72,7 @@ def step_operations(
         packs_per_process: above 1 a contrastive stage embeds each pack twice.
     """
     flops = TrainingFlops(planned.model)
-    training = recipe.training
-    is_checkpointed = bool(training.get("activation_checkpointing") or training.get("gradient_checkpointing"))
+    is_checkpointed = checkpoints_layers(recipe)
     is_cached = packs_per_process > 1 and not isinstance(planned.model, TuringViTForMaskedImageModeling)
     sums = dict.fromkeys(StepOperations.__dataclass_fields__, 0.0)
     for shape in shapes:

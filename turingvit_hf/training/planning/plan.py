@@ -13,7 +13,7 @@ from turingvit_hf.training.arguments import StageRecipe
 from turingvit_hf.training.data.step_loader import check_room
 from turingvit_hf.training.planning.gpus import Gpu, find_gpu
 from turingvit_hf.training.planning.memory import MemoryPlan, Setting, parameters_by_part, plan_memory
-from turingvit_hf.training.planning.operations import StepOperations, step_operations
+from turingvit_hf.training.planning.operations import StepOperations, checkpoints_layers, step_operations
 from turingvit_hf.training.planning.report_hours import ReportedStage, reported_stage
 from turingvit_hf.training.planning.workload import FRAME_PATCHES, NATIVE_PATCHES, PackShape, pack_shapes, plan_model
 from turingvit_hf.training.recipes import ChainRecipe, is_chain, load_chain, load_recipe
@@ -62,7 +62,7 @@ class StagePlan:
         hardware_utilization: that `mfu` means, recomputation included.
         packs_per_process: of a step.
         memory: by sharding and checkpointing as the recipe says.
-        sharding: that `memory` is of: DDP, FSDP2 where DDP does not fit, none for one GPU.
+        sharding: that `memory` is of: DDP, FSDP2 where DDP does not fit or the recipe asks for it, none for one GPU.
         fits: all ways to run it.
         reported: what the technical report says of this stage, for towers as large as its own.
         report_mfu: that the report's hours would mean for this stage as planned.
@@ -293,15 +293,12 @@ def _memory(
             total = memory_of(sharding, checkpointing, budget).total
             most = _largest(lambda n, s=sharding, c=checkpointing: memory_of(s, c, n).total <= gpu.usable_bytes)
             fits.append(Fit(sharding, checkpointing, total, total <= gpu.usable_bytes, most))
-    is_checkpointed = _checkpoints(recipe)
+    is_checkpointed = checkpoints_layers(recipe)
     own = [fit for fit in fits if fit.checkpointing == is_checkpointed]
+    if recipe.training.get("fsdp") and num_gpus > 1:
+        own = [fit for fit in own if fit.sharding == "fsdp2"]
     chosen = next((fit for fit in own if fit.fits), own[-1])
     return tuple(fits), memory_of(chosen.sharding, is_checkpointed, budget), chosen.sharding
-
-
-def _checkpoints(recipe: StageRecipe) -> bool:
-    training = recipe.training
-    return bool(training.get("activation_checkpointing") or training.get("gradient_checkpointing"))
 
 
 def _largest(fits: Any, *, unit: int = 1024, limit: int = 4096) -> int:
