@@ -161,6 +161,20 @@ def test_an_output_inside_of_model_or_data_makes_no_other_model_or_data_of_them(
     assert calls == [12, 12]
 
 
+def test_files_of_a_pattern_are_told_from_earlier_ones(folder, tmp_path, monkeypatch):
+    encode, calls = TransformersEncoder.image_features, []
+    monkeypatch.setattr(
+        TransformersEncoder,
+        "image_features",
+        lambda self, images, kind: calls.append(len(images)) or encode(self, images, kind),
+    )
+    for name in NAMES[:2]:  # as many pictures, others
+        write_parquet(tmp_path / "one.parquet", folder, NAMES, (name,))
+        for _ in range(2):
+            evaluate(folder, tmp_path / "out", data=str(tmp_path / "*.parquet"))
+    assert calls == [12, 4, 4]
+
+
 def test_results_that_differ_in_any_option_are_all_kept(folder, tmp_path):
     """Two folders called `test`, and options that no short name of a setting tells."""
     other = tmp_path / "other" / "pictures"

@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Features of whole data sets, kept in shards, with what belongs to each image."""
 
+import glob
 import hashlib
 import json
 from collections import Counter, deque
@@ -222,14 +223,16 @@ def identity_of_data(data: EvaluationData, *, but: Path) -> dict[str, Any]:
 
 
 def identity_of_files(path: str, *, but: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a local file, or of the files that lie in a folder; nothing of other paths.
+    """Name, size and time of change of a local file, or of the files that lie in a folder or match; nothing of others.
 
     Args:
-        path: of the file or folder.
+        path: of the file or folder, or a pattern of files.
         but: the output, which may lie in the folder or be it, and which every run changes.
     """
     place, out = Path(path).expanduser(), but.resolve()
-    files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+    # a pattern, or an id on the hub, which nothing matches
+    found = sorted(place.iterdir()) if place.is_dir() else map(Path, sorted(glob.glob(str(place), recursive=True)))
+    files = [place] if place.is_file() else found
     written = {out, *out.parents, *(out / name for name in OUTPUTS)}
     others = [file for file in files if file.resolve() not in written]
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in others]
