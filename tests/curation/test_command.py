@@ -79,6 +79,10 @@ def test_plan_names_what_comes_from_the_hub_and_what_is_missing(case, monkeypatc
             "verify.verifiers=[{model: m, base_url: 'http://a/v1', warmth: 1}]",
             "config: the verifier 'endpoint' has no",
         ),
+        (
+            "verify.verifiers=[{model: m}, {model: m, max_tokens: 9}]",
+            "config: two verifiers are called 'm'; give each",
+        ),
         ("ground={enabled: true, detector: {kind: nothing}}", "config: no detector 'nothing'; there are transformers"),
         ("caption.tagger={kind: spacy, weights: en}", "config: the tagger 'spacy' has no option 'weights'"),
     ],

@@ -28,7 +28,8 @@ def models_of(config: CurationConfig) -> dict[str, list[ModelSpec]]:
 
 
 def check_models(config: CurationConfig) -> None:
-    """Raises an `InputError` for a model that is described wrongly, before the stages that come before its own."""
+    """Raises an `InputError` for a model that is described wrongly, before the stages that come before its own; and
+    for two of a role that go by one name, since nobody could tell their captions or verdicts apart."""
     specs = models_of(config)
     if not {"caption", "ground"}.isdisjoint(stage.name for stage in enabled_stages(config)):
         specs["tagger"] = [config.caption.tagger]
@@ -38,3 +39,7 @@ def check_models(config: CurationConfig) -> None:
                 check(role, spec)
             except InputError as error:
                 raise InputError(f"config: {error}") from None
+        names = [spec.get("name") or spec.get("model") for spec in described]
+        for name in names:
+            if name is not None and names.count(name) > 1:
+                raise InputError(f"config: two {role}s are called {name!r}; give each a name of its own (name: ...)")
