@@ -195,10 +195,10 @@ def _texts_of(shards: Sequence[Shard], data: EvaluationData) -> tuple[list[Any],
         InputError: none is left.
     """
     texts = [text for shard in shards for text in shard.notes["texts"]]
-    left_out = sum((Counter(shard.notes["left_out"]) for shard in shards), Counter())
+    left_out = dict(sum((Counter(shard.notes["left_out"]) for shard in shards), Counter()))
     if not texts:
         raise InputError(f"none of the {len(data)} images of {data.source.recipe.path!r} can be used: {left_out}")
-    return texts, dict(left_out)
+    return texts, left_out
 
 
 def identity_of_data(data: EvaluationData, *, but: Path) -> dict[str, Any]:
