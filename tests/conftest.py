@@ -26,6 +26,9 @@ from hypothesis import settings
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
+# As `make test` has it, before anything imports torch: what tests fork would wait for threads that it does not have.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test talks to a hub; set before any test module imports huggingface_hub, which reads it on import.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
