@@ -11,6 +11,7 @@ lacks.
 import importlib.metadata
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -101,6 +102,14 @@ else:
     os.environ[REASON_VARIABLE] = NO_COMMON_TESTS
 
 
+# How to seed what tests may have imported; the common tests have a generator of their own.
+SEEDED = {
+    "numpy": lambda module: module.random.seed(0),
+    "torch": lambda module: module.manual_seed(0),
+    "transformers_common_tests.test_modeling_common": lambda module: module.global_rng.seed(0),
+}
+
+
 # Triton is for Linux; these modules import it, or something of the package that does.
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 NEED_TRITON = (
@@ -152,3 +161,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end of a run that the common tests were missing: a count of skipped tests would hide it."""
     if NO_COMMON_TESTS:
         terminalreporter.write_line(f"transformers' common tests did not run: {NO_COMMON_TESTS}", yellow=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Seed what draws at random, so that no test depends on those that its worker ran before."""
+    random.seed(0)
+    for name, seed in SEEDED.items():
+        if name in sys.modules:
+            seed(sys.modules[name])

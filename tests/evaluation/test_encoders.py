@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from tests.curation import tiny_models
+from tests.helpers import assert_close
 from tests.towers import make_model, tiny_config
 from turingvit_hf import TuringViTImageProcessor, TuringViTModel
 from turingvit_hf.errors import InputError
@@ -87,7 +88,9 @@ def test_logits_are_those_of_the_model_called_directly(folders, family):
 def test_batches_change_nothing(folders, family, kind):
     whole = TransformersEncoder(str(folders / family)).image_features(pictures(), kind)
     single = TransformersEncoder(str(folders / family), tokens_per_batch=1).image_features(pictures(), kind)
-    torch.testing.assert_close(whole, single, **TOLERANCE)
+    # of each vector as a whole: what is next to nought in it has the rounding of the products it comes from
+    for batched, alone in zip(whole, single, strict=True):
+        assert_close(batched, alone, 5e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
