@@ -1,6 +1,7 @@
 # Copyright 2026 The turingvit_hf authors. Licensed under the Apache License, Version 2.0.
 """Data that do not come as a command expects, and results that must not be taken for each other."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_what_is_too_little_is_said_in_one_line(folder, tmp_path):
         evaluate(folder, tmp_path / "out", shots=5)
     with pytest.raises(InputError, match="max_samples=0"):
         evaluate(folder, tmp_path / "out", max_samples=0)
+
+
+def test_models_that_cannot_be_loaded_are_errors_of_one_line(folder, tmp_path):
+    for name in ("cut", "foreign"):
+        shutil.copytree(folder / "tower", tmp_path / name)
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    # what transformers has in a package that is not installed: its message has many lines
+    (tmp_path / "foreign" / "config.json").write_text('{"model_type": "timm_wrapper", "architecture": "resnet18"}')
+    reasons = {"cut": "deserializing header"}
+    if importlib.util.find_spec("timm") is None:
+        reasons["foreign"] = "requires the timm library"
+    for name, reason in reasons.items():
+        with pytest.raises(InputError, match=reason) as error:
+            evaluate(folder, tmp_path / "out", model=str(tmp_path / name))
+        assert "\n" not in str(error.value)
 
 
 def test_numbers_that_are_none_are_said_in_one_line(folder, tmp_path, monkeypatch):

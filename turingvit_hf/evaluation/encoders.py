@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
@@ -261,8 +262,9 @@ def _load(auto_class: Any, model: str, revision: str | None, **options: Any) -> 
     try:
         AutoConfig.from_pretrained(model, revision=revision)
         return auto_class.from_pretrained(model, revision=revision, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{auto_class.__name__} cannot load {model!r}: {error}") from error
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())  # of packages that are missing it has many lines
+        raise InputError(f"{auto_class.__name__} cannot load {model!r}: {reason}") from error
 
 
 def _in_budget(items: Sequence[Any], sizes: Iterable[int], budget: int) -> Iterator[list[Any]]:

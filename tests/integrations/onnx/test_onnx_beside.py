@@ -173,6 +173,16 @@ def test_quantizing_leaves_loggers_as_they_were(tower, tmp_path, monkeypatch):
     assert (root.handlers, root.level) == ([], before)
 
 
+def test_weights_that_are_cut_off_are_an_error_of_one_line(tower, tmp_path):
+    tower.save_pretrained(tmp_path / "tower")
+    weights = tmp_path / "tower" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = CliRunner().invoke(app, ["export", "--model", str(tmp_path / "tower"), "--out", str(tmp_path / "onnx")])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: the weights of {tmp_path / 'tower'} cannot be read")
+    assert not (tmp_path / "onnx").exists()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_model_stays_as_it_was(tmp_path, dtype):
     """In training mode and in its dtype; the graph has what its weights say in float32."""

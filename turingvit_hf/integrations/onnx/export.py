@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoProcessor
 
@@ -141,7 +142,7 @@ def export_saved(checkpoint: str, directory: str | os.PathLike, **options: Any) 
         **options: of `export_onnx`.
 
     Raises:
-        ValueError: the checkpoint is none of those.
+        ValueError: the checkpoint is none of those, or its weights cannot be read.
     """
     check_free(directory)
     if checkpoint.startswith((".", "/", "~")) and not Path(checkpoint).is_dir():
@@ -153,7 +154,10 @@ def export_saved(checkpoint: str, directory: str | os.PathLike, **options: Any) 
         raise ValueError(f"{checkpoint} is a {config.model_type}; a TuringViT tower or dual encoder can be exported")
     # a model on top of a tower, such as that of stage 1, gives the tower
     cls = next((classes[name] for name in names if name in classes), TuringViTModel)
-    model = cls.from_pretrained(checkpoint, dtype=torch.float32)
+    try:
+        model = cls.from_pretrained(checkpoint, dtype=torch.float32)
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {checkpoint} cannot be read: {error}") from error
     try:
         processor = AutoProcessor.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
