@@ -173,6 +173,15 @@ def test_quantizing_leaves_loggers_as_they_were(tower, tmp_path, monkeypatch):
     assert (root.handlers, root.level) == ([], before)
 
 
+def test_a_program_beside_a_quantized_file_is_called_what_it_is(tower, tmp_path):
+    export_onnx(tower, tmp_path / "onnx", dtype="int8", grids=[(3, 2)], program=True)
+    assert [path.name for path in (tmp_path / "onnx").glob("*.pt2")] == ["model.pt2"]
+    pixels = torch.randn(2, 3, 2 * PATCH, 5 * PATCH)
+    with torch.no_grad():
+        tokens, _ = torch.export.load(tmp_path / "onnx" / "model.pt2").module()(pixels)
+        torch.testing.assert_close(tokens, tower(pixels).last_hidden_state)
+
+
 def test_weights_that_are_cut_off_are_an_error_of_one_line(tower, tmp_path):
     tower.save_pretrained(tmp_path / "tower")
     weights = tmp_path / "tower" / "model.safetensors"

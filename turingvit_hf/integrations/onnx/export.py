@@ -102,7 +102,7 @@ def export_onnx(
         outputs: of a tower: `last_hidden_state` or `pooler_output`, or both; None takes all that it has.
         grids: (rows, columns) of patches at which files are compared with the model.
         limits: how far they may be off; None takes those of the dtype, `LIMITS`.
-        program: whether each graph is saved as a `torch.export` program (`.pt2`) too.
+        program: whether each graph is saved as a `torch.export` program (`.pt2`) too, in float32 beside int8.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
@@ -176,7 +176,8 @@ def _write(graph: Graph, file: Path, *, is_quantized: bool, program: bool) -> No
             graph.module, tuple(graph.inputs.values()), dynamic_shapes=graph.dynamic_shapes, strict=False
         )
         if program:
-            torch.export.save(exported, file.with_suffix(".pt2"))
+            # only the ONNX file is quantized
+            torch.export.save(exported, file.with_name(f"{graph.name if is_quantized else file.stem}.pt2"))
         translated = torch.onnx.export(
             exported,
             dynamo=True,
