@@ -69,8 +69,13 @@ def test_one_graph_with_its_backward_pass_serves_every_pack(training):
     for images in PACKS.values():
         with torch.compiler.set_stance(stance):
             actual = gradients(compiled, any_size(pack(images)))
-        for compiled_tensor, tensor in zip(actual, gradients(tower, pack(images)), strict=True):
-            assert_close(compiled_tensor, tensor, TOWER_TOLERANCE)
+        exact = gradients(tower, pack(images))
+        rounding = torch.finfo(torch.float32).eps * max(tensor.norm() for tensor in exact)
+        for compiled_tensor, tensor in zip(actual, exact, strict=True):
+            if tensor.norm() > rounding:
+                assert_close(compiled_tensor, tensor, TOWER_TOLERANCE)
+            else:  # softmax over a single patch has no gradient, and what is left of it differs between processors
+                assert compiled_tensor.norm() <= rounding
         stance = "fail_on_recompile"
 
 
